@@ -1,0 +1,103 @@
+//! Entries: the items of a group's log. Everything that happens in a group is one.
+
+use std::sync::Arc;
+
+use crate::ids::UserId;
+
+/// One item of a group's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number in the group: 1, 2, 3 … without gap or reuse.
+    pub seq: u64,
+    /// The seq of the last entry that changed the record, this one included.
+    pub version: u64,
+    /// When the server took it, in milliseconds since 1970. For showing only; nothing depends on it.
+    pub at_ms: u64,
+    /// The user whose act it was.
+    pub sender: UserId,
+    /// The service that acted for the user, if one did.
+    pub by: Option<UserId>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The group was made; seq 1. All members, the creator first.
+    Created {
+        /// The title, possibly empty.
+        title: Arc<str>,
+        /// All members, the creator first.
+        members: Vec<UserId>,
+    },
+    /// Users joined, in this order.
+    Added {
+        /// Those who were not members before.
+        members: Vec<UserId>,
+    },
+    /// Members were removed.
+    Removed {
+        /// Those who were members before.
+        members: Vec<UserId>,
+    },
+    /// The sender left.
+    Left {
+        /// What became of the group's ownership.
+        succession: Succession,
+    },
+    /// The title changed.
+    Renamed {
+        /// The new title, possibly empty.
+        title: Arc<str>,
+    },
+    /// The owner made another member the owner.
+    Transferred {
+        /// The new owner.
+        owner: UserId,
+    },
+    /// The group is over.
+    Dissolved,
+    /// A message to all members.
+    Message {
+        /// Opaque to the server.
+        body: Arc<[u8]>,
+    },
+    /// A message to some members; the others see only that a seq was used.
+    Whisper {
+        /// The addressees, without the sender.
+        to: Vec<UserId>,
+        /// Opaque to the server.
+        body: Arc<[u8]>,
+    },
+}
+
+/// What a member's leaving did to the ownership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// Nothing: it was not the owner.
+    Unchanged,
+    /// The owner left; the longest-standing member is owner now.
+    Passed {
+        /// The new owner.
+        owner: UserId,
+    },
+    /// The last member left: the group is dissolved.
+    Dissolved,
+}
+
+impl Event {
+    /// Whether it changes the group's record and so raises its version.
+    pub fn changes_record(&self) -> bool {
+        match self {
+            Self::Created { .. }
+            | Self::Added { .. }
+            | Self::Removed { .. }
+            | Self::Left { .. }
+            | Self::Renamed { .. }
+            | Self::Transferred { .. }
+            | Self::Dissolved => true,
+            Self::Message { .. } | Self::Whisper { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Discussion groups for instant-messaging clusters: one request, one durable record, one packet to every member.
+//!
+//! See `docs/architecture.md` for the map of this crate.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod codec;
+pub mod group;
+pub mod ids;
+pub mod limits;
+pub mod store;

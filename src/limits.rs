@@ -1,0 +1,128 @@
+//! Every bound of the program, in one place, with the relations between them proved at compile time.
+//!
+//! The same numbers stand in `docs/protocol.md` (what a client must respect) and `docs/operations.md`.
+//! Units are part of each name: `_bytes`, `_ms`, `_s`, `_count`.
+
+/// Longest user id, device id or service name, in bytes of UTF-8.
+pub const USER_BYTES_MAX: usize = 64;
+/// Longest group title, in bytes of UTF-8; an empty one is legal.
+pub const TITLE_BYTES_MAX: usize = 256;
+/// Longest body of a message, whisper or signal, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest token in a hello, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 3 * 1024;
+/// Most members of one group, its creator included.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Most groups named in one frame of attach or acknowledge.
+pub const GROUPS_PER_FRAME_MAX: usize = 10_000;
+
+/// Bytes of the fixed header of every frame; the layout is in `wire/header.rs`.
+pub const HEADER_BYTES: usize = 24;
+/// Largest frame taken from a client before it is authenticated, header included.
+pub const FRAME_BYTES_MAX_UNAUTHENTICATED: usize = 4 * 1024;
+/// Largest frame taken from an authenticated client, header included, unless the kind is a large one.
+pub const FRAME_BYTES_MAX: usize = 128 * 1024;
+/// Largest frame of the kinds that carry lists (create, add, remove, attach), header included.
+pub const FRAME_BYTES_MAX_LIST: usize = 1024 * 1024;
+/// Largest frame that the server sends, header included.
+pub const FRAME_BYTES_MAX_SERVER: usize = 1024 * 1024;
+
+/// Frames up to this size are copied into each recipient's buffer, larger ones are shared.
+pub const FRAME_BYTES_COPIED_MAX: usize = 4 * 1024;
+/// Output waiting on one connection above which its groups fall behind.
+pub const OUTPUT_BYTES_SOFT: usize = 64 * 1024;
+/// Output waiting on one connection above which it is closed.
+pub const OUTPUT_BYTES_HARD: usize = 1024 * 1024;
+/// Output waiting on a connection that is not authenticated above which it is closed.
+pub const OUTPUT_BYTES_UNAUTHENTICATED: usize = 8 * 1024;
+/// How long output may wait without a single byte drained before the connection is closed.
+pub const OUTPUT_STALL_MS: u64 = 10_000;
+/// All output buffers together; above it the largest debtor is closed.
+pub const OUTPUT_BYTES_TOTAL: usize = 256 * 1024 * 1024;
+
+/// Requests of one connection without an answer above which its reading pauses.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// Bytes of changes waiting for the disk above which reading of those who send changes pauses.
+pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Connections at once.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections of one user at once; the oldest gives way.
+pub const CONNECTIONS_PER_USER_MAX: usize = 10;
+/// Connections that have not authenticated yet, at once.
+pub const UNAUTHENTICATED_MAX: usize = 1_024;
+/// Time to authenticate after being accepted.
+pub const AUTHENTICATE_MS: u64 = 5_000;
+/// Time for a frame that was begun to become whole.
+pub const FRAME_STALL_MS: u64 = 30_000;
+/// Malformed requests in a minute at which the connection is closed.
+pub const MALFORMED_PER_MINUTE_MAX: u32 = 10;
+/// Heartbeat interval of a client that does not ask for one.
+pub const HEARTBEAT_S_DEFAULT: u16 = 30;
+/// Shortest heartbeat interval that is granted.
+pub const HEARTBEAT_S_MIN: u16 = 15;
+/// Longest heartbeat interval that is granted.
+pub const HEARTBEAT_S_MAX: u16 = 300;
+/// Memory for groups and users that the hub keeps loaded.
+pub const CACHE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Entries of a group in use that the hub keeps, so that a reader close to the head needs no disk.
+pub const RING_ENTRIES: usize = 64;
+/// Bytes of the same.
+pub const RING_BYTES: usize = 64 * 1024;
+/// How long marks (received, read) may wait before they are journalled.
+pub const MARKS_DELAY_MS: u64 = 1_000;
+/// Groups of one connection that are being loaded at once for its catch-up.
+pub const CATCH_UP_LOADS: usize = 16;
+
+/// Effective operations of a user that are remembered by their operation id.
+pub const OPERATIONS_REMEMBERED: usize = 1_024;
+/// The same for a service.
+pub const OPERATIONS_REMEMBERED_SERVICE: usize = 65_536;
+
+/// Groups that one history request may name.
+pub const HISTORY_GROUPS_MAX: usize = 64;
+/// Most entries in one page of history.
+pub const HISTORY_ENTRIES_MAX: usize = 256;
+/// Most bytes of entries in one page of history, unless its first entry alone is larger.
+pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
+/// Most groups in one page of the list of groups.
+pub const LIST_GROUPS_MAX: usize = 256;
+
+/// Size of a journal segment of a directory that does not say otherwise.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// Smallest segment that a server may be given: the largest packet fits several times.
+pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// Largest packet of the journal, its header included.
+pub const PACKET_BYTES_MAX: usize = 1024 * 1024;
+/// Delay after the last batch until a marker packet says that it was synced.
+pub const MARKER_DELAY_MS: u64 = 50;
+/// Bytes of journal that the index may be behind before changes have to wait.
+pub const INDEX_BACKLOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Drain at a clean stop.
+pub const DRAIN_MS: u64 = 10_000;
+/// Connections accepted in one turn of the loop.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Descriptors kept back for the journal, the index, and the program itself.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Bytes read from one connection in one turn of the loop.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+
+// The largest group packet fits one frame of the server, and the request that makes it one of the client:
+// fixed fields of a record (ids, numbers, length prefixes) need less than 256 bytes.
+const RECORD_FIXED_BYTES: usize = 256 + TITLE_BYTES_MAX + 2 * (1 + USER_BYTES_MAX);
+const _: () =
+    assert!(HEADER_BYTES + RECORD_FIXED_BYTES + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX + 8) <= FRAME_BYTES_MAX_SERVER);
+const _: () =
+    assert!(HEADER_BYTES + RECORD_FIXED_BYTES + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX) <= FRAME_BYTES_MAX_LIST);
+// A message of the largest size fits a client's frame and one page of history.
+const _: () = assert!(BODY_BYTES_MAX + 256 <= FRAME_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX + 1024 <= HISTORY_BYTES_MAX);
+// A page of history fits one frame of the server, even when its first entry is a list of all members.
+const _: () = assert!(HEADER_BYTES + HISTORY_BYTES_MAX + HISTORY_GROUPS_MAX * 64 <= FRAME_BYTES_MAX_SERVER);
+// A hello with the longest token fits the small frame.
+const _: () = assert!(HEADER_BYTES + TOKEN_BYTES_MAX + 256 <= FRAME_BYTES_MAX_UNAUTHENTICATED);
+// The largest entry (a list of all members) fits one packet, and packets fit the smallest segment.
+const _: () = assert!(512 + RECORD_FIXED_BYTES + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX) <= PACKET_BYTES_MAX);
+const _: () = assert!(4 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_MIN);
+// A full page may be appended to a connection below its soft limit without reaching the hard one.
+const _: () = assert!(OUTPUT_BYTES_SOFT + HISTORY_BYTES_MAX < OUTPUT_BYTES_HARD);

@@ -1,0 +1,274 @@
+//! The storage port: what the hub may ask of storage, as values, and what comes back.
+//!
+//! The hub hands over [`Request`]s and gets [`Event`]s, in an order that keeps two rules:
+//!
+//! * [`Event::Durable`] comes in the order of tickets, and only after a successful `fdatasync` covers them.
+//! * A load that was requested after a ticket was reported durable sees the effect of that ticket.
+//!
+//! Behind the port stand the journal (`journal/`: the only thing an acknowledgement depends on) and the index
+//! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
+//! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
+
+use crate::group::{Entry, Record};
+use crate::ids::{GroupId, OperationId, Principal, UserId};
+
+/// The hub's own number of a commit in this run: 1, 2, 3 … in the order of submission. The journal gives each an LSN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// The hub's own number of a read that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// What one packet of the journal says; atomic by construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// One request's effect.
+    Effect(Effect),
+    /// Marks of several users, coalesced.
+    Marks(Vec<Mark>),
+}
+
+/// The effect of one request: one entry in one group's log, and what is remembered of the operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Who authenticated.
+    pub principal: Principal,
+    /// The client's id of the request.
+    pub operation: OperationId,
+    /// A digest of the request's content, to tell a retry from a reuse of the id.
+    pub fingerprint: u64,
+    /// The group.
+    pub group: GroupId,
+    /// Its next entry.
+    pub entry: Entry,
+}
+
+/// How far a user has received and read a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose.
+    pub user: UserId,
+    /// In which group.
+    pub group: GroupId,
+    /// The highest seq that some device has acknowledged as received.
+    pub received: u64,
+    /// The highest seq that a person has read; 0 for none.
+    pub read: u64,
+}
+
+/// What the hub asks.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Make this durable. Answered by [`Event::Durable`].
+    Commit {
+        /// One more than the last.
+        ticket: Ticket,
+        /// What.
+        change: Change,
+    },
+    /// The group as it is. Answered by [`Event::GroupLoaded`].
+    LoadGroup {
+        /// Which.
+        group: GroupId,
+    },
+    /// All memberships of a user. Answered by [`Event::UserLoaded`].
+    LoadUser {
+        /// The number to answer with.
+        read: ReadId,
+        /// Whose.
+        user: UserId,
+    },
+    /// The remembered operations of a principal. Answered by [`Event::OperationsLoaded`].
+    LoadOperations {
+        /// Whose.
+        principal: Principal,
+    },
+    /// A page of the groups of a user, in the order of group ids. Answered by [`Event::GroupsListed`].
+    ListGroups {
+        /// The number to answer with.
+        read: ReadId,
+        /// Whose.
+        user: UserId,
+        /// Only groups with a higher id.
+        after: Option<GroupId>,
+        /// At most so many.
+        count_max: usize,
+    },
+    /// Entries of a group's log. Answered by [`Event::EntriesRead`].
+    ReadEntries {
+        /// The number to answer with.
+        read: ReadId,
+        /// Which group.
+        group: GroupId,
+        /// The first seq wanted.
+        from: u64,
+        /// The last seq wanted.
+        through: u64,
+        /// At most so many entries.
+        entries_max: usize,
+        /// At most so many bytes of packets, but always one entry if there is one.
+        bytes_max: usize,
+    },
+    /// Counters and gauges of storage. Answered by [`Event::StatsRead`].
+    ReadStats {
+        /// The number to answer with.
+        read: ReadId,
+    },
+}
+
+/// What storage says.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Everything up to this ticket is covered by a successful `fdatasync`.
+    Durable {
+        /// The last one covered.
+        ticket: Ticket,
+    },
+    /// The hub may have committed so many bytes ([`change_bytes`]) in all since the start. Never falls.
+    Credit {
+        /// In all since the start.
+        bytes_total: u64,
+    },
+    /// The index is open: loads are answered from now on.
+    Ready,
+    /// A group as it is, or nothing where there is none.
+    GroupLoaded {
+        /// Which.
+        group: GroupId,
+        /// Its state; `None` where there is no such group.
+        state: Result<Option<GroupState>, Damaged>,
+    },
+    /// All memberships of a user, former ones included, in the order of group ids.
+    UserLoaded {
+        /// The number that was asked with.
+        read: ReadId,
+        /// The memberships.
+        memberships: Vec<Membership>,
+    },
+    /// The remembered operations of a principal, oldest first.
+    OperationsLoaded {
+        /// Whose.
+        principal: Principal,
+        /// At least the last so many that the limits promise.
+        operations: Vec<Operation>,
+    },
+    /// A page of the groups of a user.
+    GroupsListed {
+        /// The number that was asked with.
+        read: ReadId,
+        /// In the order of group ids; members only.
+        groups: Vec<GroupSummary>,
+        /// Whether there are more behind the last.
+        more: bool,
+    },
+    /// Entries, ascending and without gap, beginning at the seq that was asked for.
+    EntriesRead {
+        /// The number that was asked with.
+        read: ReadId,
+        /// The entries; empty where the log has none in the range.
+        entries: Result<Vec<Entry>, Damaged>,
+    },
+    /// Counters and gauges.
+    StatsRead {
+        /// The number that was asked with.
+        read: ReadId,
+        /// By name with unit.
+        stats: Vec<(String, u64)>,
+    },
+    /// Storage failed and acknowledges nothing any more: the process has to stop.
+    Failed {
+        /// What an operator needs to know.
+        message: String,
+    },
+}
+
+/// A group as it is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupState {
+    /// The record.
+    pub record: Record,
+    /// The seq of the last entry.
+    pub head: u64,
+    /// The lowest seq that the log still has.
+    pub floor: u64,
+    /// When the last entry was made, in milliseconds since 1970.
+    pub last_at_ms: u64,
+}
+
+/// A user's place in one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: GroupId,
+    /// The seq of the entry that made the user a member.
+    pub joined: u64,
+    /// The seq of the entry that ended it, once it has ended.
+    pub until: Option<u64>,
+    /// The highest seq acknowledged as received.
+    pub received: u64,
+    /// The highest seq read.
+    pub read: u64,
+    /// The seq of the group's last entry.
+    pub head: u64,
+}
+
+/// A line in a user's list of groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// The group.
+    pub group: GroupId,
+    /// Its title.
+    pub title: String,
+    /// How many members it has.
+    pub members: u32,
+    /// Its record's version.
+    pub version: u64,
+    /// The seq of its last entry.
+    pub head: u64,
+    /// The highest seq that the user has received.
+    pub received: u64,
+    /// The highest seq that the user has read.
+    pub read: u64,
+    /// When its last entry was made, in milliseconds since 1970.
+    pub last_at_ms: u64,
+}
+
+/// What is remembered of an effective operation: enough to give the same answer again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The client's id of the request.
+    pub operation: OperationId,
+    /// The digest of the request's content.
+    pub fingerprint: u64,
+    /// The group of the answer.
+    pub group: GroupId,
+    /// The seq of the answer.
+    pub seq: u64,
+    /// The version of the answer.
+    pub version: u64,
+    /// The number of members in the answer to a create; 0 for other requests.
+    pub members: u32,
+}
+
+impl Operation {
+    /// What is remembered of an effect.
+    pub fn of(effect: &Effect) -> Self {
+        let members = match &effect.entry.event {
+            crate::group::Event::Created { members, .. } => u32::try_from(members.len()).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        Self {
+            operation: effect.operation,
+            fingerprint: effect.fingerprint,
+            group: effect.group,
+            seq: effect.entry.seq,
+            version: effect.entry.version,
+            members,
+        }
+    }
+}
+
+/// Bytes on disk that turned out to be damaged when they were read. The log names the file and the offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged;
