@@ -6,6 +6,7 @@
 use byteorder::{BigEndian, ByteOrder};
 
 use crate::ids::{GroupId, NameError, OperationId, UserId};
+use crate::limits::USER_BYTES_MAX;
 
 /// Why bytes are not the value that was expected. Carries no text: a peer's bytes are never echoed from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +21,25 @@ pub enum DecodeError {
     EmptyId,
     /// A discriminant or a number that has no meaning here.
     BadValue,
+    /// A user id in a list that is empty, too long or not UTF-8.
+    BadUser {
+        /// Its position in the list, counted from 0.
+        index: u32,
+    },
 }
 
 impl std::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Truncated => "the bytes end within a field",
-            Self::TooLong => "a length is over its limit",
-            Self::NotUtf8 => "a text is not UTF-8",
-            Self::EmptyId => "an id is empty",
-            Self::BadValue => "a value has no meaning here",
-        })
+        match self {
+            Self::Truncated => f.write_str("the bytes end within a field"),
+            Self::TooLong => f.write_str("a length is over its limit"),
+            Self::NotUtf8 => f.write_str("a text is not UTF-8"),
+            Self::EmptyId => f.write_str("an id is empty"),
+            Self::BadValue => f.write_str("a value has no meaning here"),
+            Self::BadUser { index } => {
+                write!(f, "the user id at position {index} of the list is not 1 to {USER_BYTES_MAX} bytes of UTF-8")
+            }
+        }
     }
 }
 
@@ -134,7 +143,15 @@ impl<'a> Reader<'a> {
 
     /// A list of user ids: four bytes of count, at most `max`, then each.
     pub fn users(&mut self, max: usize) -> Result<Vec<UserId>, DecodeError> {
-        self.list(max, 2, Self::user)
+        let mut index = 0;
+        self.list(max, 1, |reader| {
+            let user = reader.user().map_err(|error| match error {
+                DecodeError::Truncated => error,
+                _ => DecodeError::BadUser { index },
+            });
+            index = index.saturating_add(1);
+            user
+        })
     }
 
     /// A text: two bytes of length, at most `max`, then UTF-8.
@@ -322,6 +339,7 @@ mod tests {
         let mut long = vec![65];
         long.extend_from_slice(&[b'x'; 65]);
         assert_eq!(Reader::new(&long).user(), Err(DecodeError::TooLong));
+        assert_eq!(Reader::new(&[0, 0, 0, 2, 1, b'x', 0]).users(9), Err(DecodeError::BadUser { index: 1 }));
         assert_eq!(Reader::new(&[0; 16]).group(), Err(DecodeError::EmptyId));
         assert_eq!(Reader::new(&[0; 16]).operation(), Err(DecodeError::EmptyId));
     }

@@ -214,6 +214,28 @@ impl Role {
     }
 }
 
+/// Whom a token names: what authentication gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user, or the name of the service or operator.
+    pub user: UserId,
+    /// What it may do.
+    pub role: Role,
+    /// The one device that the token is for; any device if there is none.
+    pub device: Option<DeviceId>,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// Why a token was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Malformed, badly signed, for another cluster: one answer for all causes.
+    Rejected,
+    /// Rightly signed, but expired or not yet valid.
+    Expired,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,3 +9,4 @@ pub mod group;
 pub mod ids;
 pub mod limits;
 pub mod store;
+pub mod wire;
