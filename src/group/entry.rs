@@ -101,3 +101,19 @@ impl Event {
         }
     }
 }
+
+impl Entry {
+    /// Bytes that it takes in memory or in a frame, roughly and never less than in a frame.
+    pub fn memory_bytes(&self) -> usize {
+        let users = |users: &[UserId]| users.iter().map(|user| user.as_str().len() + 24).sum::<usize>();
+        let event = match &self.event {
+            Event::Created { title, members } => title.len() + users(members),
+            Event::Added { members } | Event::Removed { members } => users(members),
+            Event::Renamed { title } => title.len(),
+            Event::Message { body } => body.len(),
+            Event::Whisper { to, body } => users(to) + body.len(),
+            Event::Left { .. } | Event::Transferred { .. } | Event::Dissolved => 64,
+        };
+        size_of::<Self>() + 2 * crate::limits::USER_BYTES_MAX + event
+    }
+}

@@ -15,6 +15,7 @@ pub use deframer::{Deframer, Frame, FrameCaps, FrameError};
 pub use entry::LogEntry;
 pub use error::{ErrorBody, ErrorCode};
 pub use header::{Header, HeaderError, Kind, MAGIC, VERSION, flags};
+pub(crate) use push::encode_entry_push;
 pub use push::{GroupPacket, Push};
 pub use reply::{
     Changed, ConnectionRow, Created, GroupHistory, GroupShown, GroupSummary, HistoryOutcome, Limits, Reply, Stat,

@@ -1,11 +1,11 @@
 //! Replies: the bodies of what the server answers. The fields stand in the order in which they are written here; the
 //! layouts are in `docs/protocol.md`. Bytes behind the last known field are skipped.
 
-use super::entry::{LogEntry, encode_shown};
+use super::entry::LogEntry;
 use super::error::ErrorBody;
 use super::header::Kind;
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::group::{Entry, Member, Record};
+use crate::group::{Member, Record};
 use crate::ids::{GroupId, Role, UserId};
 use crate::limits::{
     FRAME_BYTES_MAX_SERVER, GROUP_MEMBERS_MAX, HISTORY_ENTRIES_MAX, HISTORY_GROUPS_MAX, LIST_GROUPS_MAX,
@@ -389,13 +389,6 @@ impl Reply {
             | Kind::FeedItem => return None,
         })
     }
-}
-
-/// Bytes that an entry takes in a page of history; what pages are bounded by.
-pub(crate) fn entry_bytes(entry: &Entry, scratch: &mut Vec<u8>) -> usize {
-    scratch.clear();
-    encode_shown(entry, &mut Writer::new(scratch));
-    scratch.len()
 }
 
 fn encode_welcome(welcome: &Welcome, writer: &mut Writer<'_>) {

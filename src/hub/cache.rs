@@ -1,0 +1,84 @@
+//! What the hub keeps loaded, under one bound in bytes: what was not used lately goes first, never what is in use.
+
+use std::collections::VecDeque;
+
+use super::Hub;
+use super::operations::Window;
+use crate::ids::{GroupId, Principal};
+use crate::limits::CACHE_BYTES_MAX;
+
+/// Something that can be loaded again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cached {
+    Group(GroupId),
+    Operations(Principal),
+}
+
+/// The clock: what is loaded, in the order in which it is looked at next.
+///
+/// Invariant: `bytes` is the sum of what groups and windows had when they were last counted; `queue` names everything
+/// that is loaded.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    pub(super) bytes: usize,
+    queue: VecDeque<Cached>,
+}
+
+impl Cache {
+    /// Counts the bytes of something anew.
+    pub(super) fn recount(&mut self, counted: &mut usize, bytes: usize) {
+        self.bytes = self.bytes + bytes - *counted;
+        *counted = bytes;
+    }
+
+    /// Something was loaded.
+    pub(super) fn insert(&mut self, cached: Cached) {
+        self.queue.push_back(cached);
+    }
+}
+
+impl Hub {
+    /// Lets go of what was not used lately while more is loaded than the bound allows.
+    pub(super) fn evict(&mut self) {
+        // A load of a user that is under way may have read a group's head before the group's last change: the group
+        // must still be here when the answer comes.
+        if self.cache.bytes <= CACHE_BYTES_MAX || self.has_user_loads() {
+            return;
+        }
+        // Twice round: the first time clears the marks of use.
+        let mut candidates = 2 * self.cache.queue.len();
+        while candidates > 0 && self.cache.bytes > CACHE_BYTES_MAX {
+            candidates -= 1;
+            let Some(cached) = self.cache.queue.pop_front() else { return };
+            match &cached {
+                Cached::Group(group) => self.evict_group(*group),
+                Cached::Operations(principal) => self.evict_operations(principal),
+            }
+            .unwrap_or_else(|| self.cache.queue.push_back(cached));
+        }
+    }
+
+    /// `None` if it has to stay: it is in use, or was used since it was last looked at (the clock algorithm).
+    fn evict_group(&mut self, id: GroupId) -> Option<()> {
+        let Some(slot) = self.groups.get_mut(&id) else { return Some(()) };
+        let group = slot.group.as_mut()?;
+        if !slot.waiting.is_empty() || !group.is_idle() || std::mem::take(&mut group.used) {
+            return None;
+        }
+        self.cache.bytes -= group.counted_bytes;
+        self.groups.remove(&id);
+        self.counters.evicted += 1;
+        Some(())
+    }
+
+    fn evict_operations(&mut self, principal: &Principal) -> Option<()> {
+        let Some(Window::Loaded(remembered)) = self.windows.get_mut(principal) else { return Some(()) };
+        if !remembered.is_idle() || std::mem::take(&mut remembered.used) {
+            return None;
+        }
+        self.cache.bytes -= remembered.counted_bytes;
+        self.windows.remove(principal);
+        self.counters.evicted += 1;
+        Some(())
+    }
+}

@@ -1,0 +1,239 @@
+//! Going on line: what a connection lacks is told, paced by its output; from then on it gets what comes.
+//!
+//! ```text
+//! Detached ──Attach──▶ Loading ──memberships──▶ Attached: each group of the user is live, or in `behind`
+//!
+//! behind:  Untold ──group packet──▶ Told ──history reaches the head──▶ live ──reads too slowly──▶ Owed ──Behind──▶ Told
+//!          Gone ──Gone──▶ (nothing)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Hub;
+use super::connection::{Basis, Behind, ConnectionKey, Presence};
+use super::reads::PendingRead;
+use super::task::Task;
+use crate::ids::{GroupId, UserId};
+use crate::limits::{CATCH_UP_LOADS, CONNECTIONS_PER_USER_MAX, OUTPUT_BYTES_SOFT};
+use crate::store::{Membership, ReadId, Request as StoreRequest};
+use crate::wire::{Attach, GroupPacket, Push};
+
+impl Hub {
+    /// Takes one frame of an attach. Says whether it was in place.
+    pub(super) fn attach(&mut self, key: ConnectionKey, attach: Attach) -> bool {
+        let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
+            return false;
+        };
+        let mut has = match std::mem::replace(&mut session.presence, Presence::Detached) {
+            Presence::Detached => BTreeMap::new(),
+            Presence::Collecting(has) => has,
+            before @ (Presence::Loading { .. } | Presence::Attached) => {
+                session.presence = before;
+                return false;
+            }
+        };
+        let basis = match attach {
+            Attach::Marks if has.is_empty() => Basis::Marks,
+            Attach::Marks => return false,
+            Attach::Device { more, groups } => {
+                has.extend(groups.into_iter().map(|at| (at.group, at.seq)));
+                if more {
+                    session.presence = Presence::Collecting(has);
+                    return true;
+                }
+                Basis::Device(has)
+            }
+        };
+        self.go_on_line(key, basis);
+        true
+    }
+
+    /// From here on the connection counts as its user's. The newest connection of a device wins, and of a user's many
+    /// the oldest gives way.
+    fn go_on_line(&mut self, key: ConnectionKey, basis: Basis) {
+        let Some(session) = self.connections.find(key).and_then(|connection| connection.session()) else { return };
+        let (user, device) = (session.user.clone(), session.device.clone());
+        let others = self.directory.connections(&user).to_vec();
+        let same_device = |other: &&ConnectionKey| {
+            let session = self.connections.find(**other).and_then(|connection| connection.session());
+            session.is_some_and(|session| session.device == device)
+        };
+        let mut leaving: BTreeSet<ConnectionKey> = others.iter().filter(same_device).copied().collect();
+        let staying = others.iter().filter(|other| !leaving.contains(other)).count();
+        let over = (staying + 1).saturating_sub(CONNECTIONS_PER_USER_MAX);
+        let oldest: Vec<_> = others.iter().filter(|other| !leaving.contains(other)).take(over).copied().collect();
+        leaving.extend(oldest);
+        for other in leaving {
+            self.append(other, |out| Push::TakenOver.encode_frame(out));
+            self.directory.remove(&user, other);
+            self.close(other);
+        }
+        self.directory.insert(&user, key);
+        let read = self.begin_read(PendingRead::Attach(key));
+        self.requests.push_back(StoreRequest::LoadUser { read, user });
+        if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
+            session.presence = Presence::Loading { basis, late: BTreeSet::new() };
+        }
+    }
+
+    /// The memberships of a connection's user are known: what it lacks follows.
+    pub(super) fn finish_user_load(&mut self, read: ReadId, memberships: Vec<Membership>) {
+        let Some(PendingRead::Attach(key)) = self.reads.remove(&read) else { return };
+        let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
+            return;
+        };
+        let user = session.user.clone();
+        let before = std::mem::replace(&mut session.presence, Presence::Attached);
+        let Presence::Loading { basis, late } = before else { unreachable!("memberships are loaded to attach") };
+        let mut places: BTreeMap<GroupId, Membership> =
+            memberships.into_iter().map(|membership| (membership.group, membership)).collect();
+        for group in late {
+            places.entry(group).or_insert(Membership { group, joined: 1, until: None, received: 0, read: 0, head: 1 });
+        }
+        let mut behind = strangers(&basis, &places);
+        for place in places.into_values() {
+            let place = self.newest_place(&user, place);
+            match lack(&basis, &place) {
+                Some(lack) => _ = behind.insert(place.group, lack),
+                None if place.until.is_none() => self.add_live(place.group, key),
+                None => {}
+            }
+        }
+        if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
+            session.notices = behind.keys().copied().collect();
+            session.behind = behind;
+            session.ready_owed = true;
+        }
+        self.tell_notices(key);
+    }
+
+    /// A membership as it is now: what the hub has in memory is newer than what was loaded.
+    fn newest_place(&self, user: &UserId, mut place: Membership) -> Membership {
+        if let Some(group) = self.groups.get(&place.group).and_then(|slot| slot.group.as_ref()) {
+            place.head = group.durable_head;
+            match group.durable.member(user) {
+                Some(member) => {
+                    place.joined = member.joined;
+                    place.until = None;
+                }
+                None => place.until = place.until.or(Some(group.durable.version)),
+            }
+        }
+        place.received = self.marks.of(user, place.group).0.max(place.received);
+        place
+    }
+
+    /// From here on the connection gets the entries of a group as they come. A group that is not loaded finds it when
+    /// it is.
+    fn add_live(&mut self, group: GroupId, key: ConnectionKey) {
+        if let Some(group) = self.loaded_group(group) {
+            group.live.push(key);
+        }
+    }
+
+    /// Tells a connection what is owed to it, as far as its output and the loads under way allow.
+    pub(super) fn tell_notices(&mut self, key: ConnectionKey) {
+        loop {
+            let Some(connection) = self.connections.find_mut(key) else { return };
+            let has_room = !connection.closing && connection.outbox.bytes() <= OUTPUT_BYTES_SOFT / 2;
+            let Some(session) = connection.session_mut() else { return };
+            if !has_room || session.notices_loading >= CATCH_UP_LOADS {
+                return;
+            }
+            let Some(group) = session.notices.pop_front() else { break };
+            match session.behind.get(&group) {
+                None | Some(Behind::Told) => {}
+                Some(Behind::Gone { until }) => {
+                    let until = *until;
+                    session.behind.remove(&group);
+                    self.append(key, |out| Push::Gone { group, until }.encode_frame(out));
+                }
+                Some(Behind::Untold { .. } | Behind::Owed { .. }) => {
+                    session.notices_loading += 1;
+                    self.enqueue(group, Task::Notice { connection: key });
+                }
+            }
+        }
+        let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
+            return;
+        };
+        if session.notices_loading == 0 && std::mem::take(&mut session.ready_owed) {
+            self.append(key, |out| Push::Ready.encode_frame(out));
+        }
+    }
+
+    /// A group that something is owed about is loaded: tells it.
+    pub(super) fn tell_loaded(&mut self, key: ConnectionKey, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id).and_then(|slot| slot.group.as_mut()) else { return };
+        let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
+            return;
+        };
+        session.notices_loading -= 1;
+        let head = group.durable_head;
+        let is_member = group.durable.has(&session.user);
+        let push = match session.behind.get(&id).copied() {
+            None | Some(Behind::Told | Behind::Gone { .. }) => None,
+            Some(Behind::Untold { .. }) if !is_member => {
+                session.behind.remove(&id);
+                None
+            }
+            Some(Behind::Owed { .. }) if !is_member => {
+                session.behind.remove(&id);
+                Some(Push::Gone { group: id, until: group.durable.version })
+            }
+            Some(lack @ (Behind::Untold { from } | Behind::Owed { from })) => {
+                let from = from.max(group.floor).min(head + 1);
+                if from > head {
+                    session.behind.remove(&id);
+                    group.live.push(key);
+                } else {
+                    session.behind.insert(id, Behind::Told);
+                }
+                match lack {
+                    Behind::Untold { .. } => Some(Push::GroupPacket(GroupPacket::of(&group.durable, head, from))),
+                    _ if from <= head => Some(Push::Behind { group: id, from, head }),
+                    _ => None,
+                }
+            }
+        };
+        if let Some(push) = push {
+            self.append(key, |out| push.encode_frame(out));
+        }
+        self.tell_notices(key);
+    }
+
+    /// A group that something is owed about cannot be loaded: nothing can be told of it.
+    pub(super) fn tell_missing(&mut self, key: ConnectionKey, id: GroupId) {
+        if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
+            session.notices_loading -= 1;
+            session.behind.remove(&id);
+        }
+        self.tell_notices(key);
+    }
+}
+
+/// The groups that the device has and its user has no place in.
+fn strangers(basis: &Basis, places: &BTreeMap<GroupId, Membership>) -> BTreeMap<GroupId, Behind> {
+    match basis {
+        Basis::Marks => BTreeMap::new(),
+        Basis::Device(has) => {
+            let unknown = has.keys().filter(|group| !places.contains_key(group));
+            unknown.map(|group| (*group, Behind::Gone { until: 0 })).collect()
+        }
+    }
+}
+
+/// What a connection lacks of a group; `None` if there is nothing to tell.
+fn lack(basis: &Basis, place: &Membership) -> Option<Behind> {
+    let has = match basis {
+        Basis::Device(has) => has.get(&place.group).copied(),
+        Basis::Marks => Some(place.received).filter(|received| *received >= place.joined),
+    };
+    match (has, place.until) {
+        (Some(_), Some(until)) => matches!(basis, Basis::Device(_)).then_some(Behind::Gone { until }),
+        (None, Some(_)) => None,
+        (Some(seq), None) if seq >= place.head => None,
+        (Some(seq), None) => Some(Behind::Owed { from: seq.max(place.joined) + 1 }),
+        (None, None) => Some(Behind::Untold { from: place.joined + 1 }),
+    }
+}

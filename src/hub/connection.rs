@@ -1,0 +1,253 @@
+//! Connections: what the hub knows of each, and keys that a later connection in the same slot cannot be taken for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use slab::Slab;
+
+use super::outbox::Outbox;
+use crate::ids::{DeviceId, GroupId, Principal, Role, UserId};
+use crate::limits::{AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, OUTPUT_STALL_MS};
+use crate::wire::Deframer;
+
+/// Names one connection for as long as it lives; never one that came later in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey {
+    slot: u32,
+    generation: u32,
+}
+
+impl ConnectionKey {
+    /// The slot: small, dense, used again after the connection is gone.
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+/// What a connection may do.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nothing but hello and ping.
+    Unauthenticated,
+    /// Everything that its session allows.
+    Open(Box<Session>),
+}
+
+/// Who a connection is, once it is authenticated.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) user: UserId,
+    pub(super) principal: Principal,
+    pub(super) role: Role,
+    pub(super) device: DeviceId,
+    /// Silence after which it is dead.
+    pub(super) silence_ms: u64,
+    /// When its token ends, leeway included, on the monotonic clock.
+    pub(super) token_ends_ms: u64,
+    pub(super) presence: Presence,
+    /// The groups that are not live on this connection, each with what is owed or awaited. A group of the user that is
+    /// not in here is live, if the presence is `Attached`.
+    pub(super) behind: BTreeMap<GroupId, Behind>,
+    /// Groups of `behind` about which something has to be told, in order.
+    pub(super) notices: VecDeque<GroupId>,
+    /// Notices that wait for their group to be loaded.
+    pub(super) notices_loading: usize,
+    /// Whether `Ready` is still to be told.
+    pub(super) ready_owed: bool,
+}
+
+/// How far a connection is on its way on line.
+#[derive(Debug)]
+pub(super) enum Presence {
+    /// It gets no pushes.
+    Detached,
+    /// Frames with what its device has are coming in.
+    Collecting(BTreeMap<GroupId, u64>),
+    /// The memberships of its user are being loaded.
+    Loading { basis: Basis, late: BTreeSet<GroupId> },
+    /// It gets pushes.
+    Attached,
+}
+
+/// From what is decided what a connection lacks.
+#[derive(Debug)]
+pub(super) enum Basis {
+    /// What the device has.
+    Device(BTreeMap<GroupId, u64>),
+    /// The user's received marks.
+    Marks,
+}
+
+/// Why a group is not live on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// The device does not have the group: the group packet is owed, to be read on from this seq.
+    Untold { from: u64 },
+    /// The device has it up to here: a notice is owed.
+    Owed { from: u64 },
+    /// It was told; an answer to a history request that reaches the head makes it live.
+    Told,
+    /// The device has a group that its user is no longer in: that is owed.
+    Gone { until: u64 },
+}
+
+/// One connection.
+///
+/// Invariant: it is in the hub's list of dirty connections exactly when `dirty`; reading goes on unless `is_paused`.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) number: u64,
+    pub(super) state: State,
+    pub(super) deframer: Deframer,
+    pub(super) outbox: Outbox,
+    /// Requests that have no answer yet.
+    pub(super) in_flight: usize,
+    /// Waits for the disk to catch up with changes.
+    pub(super) held_back: bool,
+    pub(super) dirty: bool,
+    pub(super) closing: bool,
+    pub(super) accepted_ms: u64,
+    pub(super) heard_ms: u64,
+    /// Since when an unfinished frame waits; `None` if none does.
+    pub(super) frame_since_ms: Option<u64>,
+    /// When output last moved, or began to wait.
+    pub(super) drained_ms: u64,
+    pub(super) closing_ms: u64,
+    /// The deadline that is in the timer queue.
+    pub(super) timer_ms: u64,
+    pub(super) malformed_since_ms: u64,
+    pub(super) malformed_count: u32,
+}
+
+/// Time that a closing connection has to take its last bytes.
+pub(super) const CLOSE_LINGER_MS: u64 = 2_000;
+
+impl Connection {
+    pub(super) fn new(number: u64, now_ms: u64) -> Self {
+        Self {
+            number,
+            state: State::Unauthenticated,
+            deframer: Deframer::default(),
+            outbox: Outbox::default(),
+            in_flight: 0,
+            held_back: false,
+            dirty: false,
+            closing: false,
+            accepted_ms: now_ms,
+            heard_ms: now_ms,
+            frame_since_ms: None,
+            drained_ms: now_ms,
+            closing_ms: 0,
+            timer_ms: u64::MAX,
+            malformed_since_ms: now_ms,
+            malformed_count: 0,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.state {
+            State::Unauthenticated => None,
+            State::Open(session) => Some(session),
+        }
+    }
+
+    pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.state {
+            State::Unauthenticated => None,
+            State::Open(session) => Some(session),
+        }
+    }
+
+    /// Whether a group of its user is live on it.
+    pub(super) fn is_live(&self, group: GroupId) -> bool {
+        !self.closing
+            && self.session().is_some_and(|session| {
+                matches!(session.presence, Presence::Attached) && !session.behind.contains_key(&group)
+            })
+    }
+
+    /// Whether no more requests are taken from it for now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.closing || self.held_back || self.in_flight >= IN_FLIGHT_MAX
+    }
+
+    /// When something has to be done about it if nothing happens, and what.
+    pub(super) fn deadline(&self) -> (u64, Overdue) {
+        if self.closing {
+            return (self.closing_ms + CLOSE_LINGER_MS, Overdue::Linger);
+        }
+        let mut first = match &self.state {
+            State::Unauthenticated => (self.accepted_ms + AUTHENTICATE_MS, Overdue::Authentication),
+            State::Open(session) => {
+                (self.heard_ms + session.silence_ms, Overdue::Silence).min((session.token_ends_ms, Overdue::Token))
+            }
+        };
+        if let Some(since_ms) = self.frame_since_ms {
+            first = first.min((since_ms + FRAME_STALL_MS, Overdue::Frame));
+        }
+        if !self.outbox.is_empty() {
+            first = first.min((self.drained_ms + OUTPUT_STALL_MS, Overdue::Output));
+        }
+        first
+    }
+}
+
+/// What a connection did not do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Overdue {
+    Linger,
+    Authentication,
+    Silence,
+    Token,
+    Frame,
+    Output,
+}
+
+/// All connections, by key.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Slab<Connection>,
+    /// The generation of each slot's present or next connection.
+    generations: Vec<u32>,
+}
+
+impl Connections {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn insert(&mut self, connection: Connection) -> ConnectionKey {
+        let slot = self.slots.insert(connection);
+        if slot == self.generations.len() {
+            self.generations.push(0);
+        }
+        let slot_number = u32::try_from(slot).expect("connections are bounded by limits.rs");
+        ConnectionKey { slot: slot_number, generation: self.generations[slot] }
+    }
+
+    pub(super) fn find(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.is_current(key).then(|| self.slots.get(key.slot())).flatten()
+    }
+
+    pub(super) fn find_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        if self.is_current(key) { self.slots.get_mut(key.slot()) } else { None }
+    }
+
+    pub(super) fn remove(&mut self, key: ConnectionKey) -> Option<Connection> {
+        if !self.is_current(key) {
+            return None;
+        }
+        let connection = self.slots.try_remove(key.slot())?;
+        self.generations[key.slot()] = key.generation.wrapping_add(1);
+        Some(connection)
+    }
+
+    /// All keys, in the order of slots.
+    pub(super) fn keys(&self) -> Vec<ConnectionKey> {
+        let key = |(slot, _)| ConnectionKey { slot: u32::try_from(slot).unwrap_or(0), generation: self.generations[slot] };
+        self.slots.iter().map(key).collect()
+    }
+
+    fn is_current(&self, key: ConnectionKey) -> bool {
+        self.generations.get(key.slot()) == Some(&key.generation)
+    }
+}

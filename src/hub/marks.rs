@@ -1,0 +1,117 @@
+//! Received and read marks: coalesced in memory, journalled packed at most once a second and when a user goes.
+//!
+//! Nothing is answered to an acknowledgement and nothing waits for its marks: a crash may set them back, which repeats
+//! entries and loses none.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Hub;
+use super::changes::not_found;
+use super::release::Release;
+use super::task::Caller;
+use crate::ids::{GroupId, UserId};
+use crate::limits::MARKS_DELAY_MS;
+use crate::store::{Change, MARKS_PER_CHANGE_MAX, Mark};
+use crate::wire::{ErrorBody, ErrorCode, Reply};
+
+type Places = BTreeMap<(UserId, GroupId), (u64, u64)>;
+
+/// The marks that the index does not know yet.
+///
+/// Invariant: `since_ms` is set exactly when `fresh` is not empty.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Not handed to storage yet.
+    fresh: Places,
+    since_ms: Option<u64>,
+    /// On their way to the disk, in the order in which they were handed over.
+    flying: VecDeque<Places>,
+}
+
+impl Marks {
+    fn note(&mut self, user: &UserId, group: GroupId, received: u64, read: u64, now_ms: u64) {
+        let place = self.fresh.entry((user.clone(), group)).or_default();
+        *place = (place.0.max(received), place.1.max(read));
+        self.since_ms.get_or_insert(now_ms);
+    }
+
+    /// What a user acknowledged of a group that the index may not know yet: received, read.
+    pub(super) fn of(&self, user: &UserId, group: GroupId) -> (u64, u64) {
+        let key = (user.clone(), group);
+        let places = self.flying.iter().chain([&self.fresh]).filter_map(|places| places.get(&key));
+        places.fold((0, 0), |(received, read), place| (received.max(place.0), read.max(place.1)))
+    }
+
+    /// When the fresh ones have to be handed to storage.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.since_ms.map(|since_ms| since_ms + MARKS_DELAY_MS)
+    }
+
+    /// The oldest that were on their way are on disk.
+    pub(super) fn landed(&mut self) {
+        self.flying.pop_front();
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.fresh.is_empty() && self.flying.is_empty()
+    }
+
+    /// Takes up to one packet's worth of the fresh marks of the users that are wanted.
+    fn take(&mut self, wanted: impl Fn(&UserId) -> bool) -> Places {
+        let keys = self.fresh.keys().filter(|(user, _)| wanted(user)).take(MARKS_PER_CHANGE_MAX);
+        let keys: Vec<_> = keys.cloned().collect();
+        keys.into_iter().filter_map(|key| self.fresh.remove_entry(&key)).collect()
+    }
+}
+
+impl Hub {
+    /// Takes one mark of an acknowledgement.
+    pub(super) fn mark(&mut self, id: GroupId, caller: &Caller, received: u64, read: u64) {
+        let Some(group) = self.loaded_group(id).filter(|group| group.durable.has(&caller.user)) else {
+            return self.complain(caller, not_found());
+        };
+        let head = group.durable_head;
+        if received > head || read > head {
+            let message = format!("a mark is beyond the head, which is {head}");
+            return self.complain(caller, ErrorBody::new(ErrorCode::Range, head, message));
+        }
+        self.marks.note(&caller.user, id, received, read, self.now.monotonic_ms);
+    }
+
+    /// Says what was wrong with a request that has no answer of its own.
+    pub(super) fn complain(&mut self, caller: &Caller, error: ErrorBody) {
+        self.counters.refused += 1;
+        self.append(caller.connection, |out| Reply::Error(error).encode_frame(out, caller.request_id));
+    }
+
+    pub(super) fn commit_due_marks(&mut self) {
+        if self.marks.due_ms().is_some_and(|due_ms| due_ms <= self.now.monotonic_ms) {
+            self.commit_marks(|_| true);
+        }
+    }
+
+    /// Hands the fresh marks of the users that are wanted to storage; without room for them they wait.
+    pub(super) fn commit_marks(&mut self, wanted: impl Fn(&UserId) -> bool) {
+        loop {
+            let places = self.marks.take(&wanted);
+            if places.is_empty() {
+                break;
+            }
+            let mark = |((user, group), (received, read)): (&(UserId, GroupId), &(u64, u64))| Mark {
+                user: user.clone(),
+                group: *group,
+                received: *received,
+                read: *read,
+            };
+            let change = Change::Marks(places.iter().map(mark).collect());
+            if !self.has_credit(&change) {
+                self.marks.fresh.extend(places);
+                break;
+            }
+            self.commit(change, Release::Marks);
+            self.marks.flying.push_back(places);
+        }
+        self.marks.since_ms = (!self.marks.fresh.is_empty())
+            .then(|| self.marks.since_ms.unwrap_or_default().max(self.now.monotonic_ms.saturating_sub(MARKS_DELAY_MS / 2)));
+    }
+}

@@ -1,0 +1,440 @@
+//! The core: connections, delivery, and the order in which things become visible. No I/O, no clock, no randomness.
+//!
+//! The hub takes inputs (`handle_*`: a connection was accepted, bytes arrived, output was written, time passed, storage
+//! answered) and gives outputs (`poll_*`: storage requests, connections with something to write, connections to close,
+//! connections to read again, the next deadline). The same inputs give the same outputs, byte for byte: time and the
+//! seed of randomness come in as arguments, hash maps are keyed by that seed and never iterated. The mio loop, the
+//! tests and later the simulator drive it through this one interface.
+//!
+//! **The rule of release.** Every change is handed to storage under a [`Ticket`]. Its reply and its pushes are made
+//! when storage says that the ticket is durable, in the order of tickets. Whatever is shown is computed from durable
+//! state; a read of a group with changes on their way to the disk waits for those that were there when it came, and so
+//! does a refusal that was computed from them. So nobody ever sees what a power cut could take back.
+//!
+//! It knows the wire and the storage port, and neither sockets nor files.
+
+mod cache;
+mod catch_up;
+mod changes;
+mod connection;
+mod directory;
+mod group;
+mod marks;
+mod operations;
+mod outbox;
+mod reads;
+mod release;
+mod requests;
+mod stats;
+mod task;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use ahash::RandomState;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+pub use connection::ConnectionKey;
+
+use crate::ids::{GroupId, Identity, Principal, TokenError};
+use crate::limits::{CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_TOTAL, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX};
+use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
+use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
+use cache::Cache;
+use connection::{Connection, Connections, State};
+use directory::Directory;
+use group::Slot;
+use marks::Marks;
+use operations::Window;
+use reads::PendingRead;
+use release::Releases;
+use stats::Counters;
+
+/// The time at which an input is handled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Milliseconds on a clock that never goes back. Everything is timed by it.
+    pub monotonic_ms: u64,
+    /// Milliseconds since 1970. Only shown, put into ids, and compared with tokens.
+    pub wall_ms: u64,
+}
+
+/// Where the hub's hash keys and group ids come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    /// Keys of the hash maps.
+    pub hash: [u64; 4],
+    /// Seed of the random part of group ids.
+    pub ids: [u8; 32],
+}
+
+/// Says whom a token names: a pure function of the token and the wall clock.
+pub trait Authenticator: Send {
+    /// Checks a token at a time in milliseconds since 1970.
+    fn authenticate(&self, token: &str, wall_ms: u64) -> Result<Identity, TokenError>;
+}
+
+/// The core of a server.
+pub struct Hub {
+    now: Now,
+    authenticator: Box<dyn Authenticator>,
+    hasher: RandomState,
+    random: StdRng,
+    connections: Connections,
+    connection_count: u64,
+    unauthenticated: usize,
+    directory: Directory,
+    groups: HashMap<GroupId, Slot, RandomState>,
+    windows: HashMap<Principal, Window, RandomState>,
+    cache: Cache,
+    reads: BTreeMap<ReadId, PendingRead>,
+    read_count: u64,
+    releases: Releases,
+    marks: Marks,
+    counters: Counters,
+    storage_ready: bool,
+    stopping: bool,
+    credit_bytes: u64,
+    committed_bytes: u64,
+    /// Output of all connections together; a shared frame counts once.
+    output_bytes: usize,
+    timers: BTreeSet<(u64, ConnectionKey)>,
+    /// Connections that wait for the disk to catch up with changes.
+    held_back: Vec<ConnectionKey>,
+    requests: VecDeque<StoreRequest>,
+    dirty: VecDeque<ConnectionKey>,
+    closed: VecDeque<ConnectionKey>,
+    resumed: VecDeque<ConnectionKey>,
+    /// Groups whose waiting work can go on.
+    unblocked: VecDeque<GroupId>,
+}
+
+impl Hub {
+    /// A hub without connections. `started` is the time of its first input.
+    pub fn new(seed: Seed, authenticator: Box<dyn Authenticator>, started: Now) -> Self {
+        let [k0, k1, k2, k3] = seed.hash;
+        let hasher = RandomState::with_seeds(k0, k1, k2, k3);
+        Self {
+            now: started,
+            authenticator,
+            random: StdRng::from_seed(seed.ids),
+            connections: Connections::default(),
+            connection_count: 0,
+            unauthenticated: 0,
+            directory: Directory::new(hasher.clone()),
+            groups: HashMap::with_hasher(hasher.clone()),
+            windows: HashMap::with_hasher(hasher.clone()),
+            hasher,
+            cache: Cache::default(),
+            reads: BTreeMap::new(),
+            read_count: 0,
+            releases: Releases::default(),
+            marks: Marks::default(),
+            counters: Counters::new(started.monotonic_ms),
+            storage_ready: false,
+            stopping: false,
+            credit_bytes: 0,
+            committed_bytes: 0,
+            output_bytes: 0,
+            timers: BTreeSet::new(),
+            held_back: Vec::new(),
+            requests: VecDeque::new(),
+            dirty: VecDeque::new(),
+            closed: VecDeque::new(),
+            resumed: VecDeque::new(),
+            unblocked: VecDeque::new(),
+        }
+    }
+
+    // ---- inputs ------------------------------------------------------------------------------------------------
+
+    /// A connection was accepted. Over a limit it is told so and closed.
+    pub fn handle_accepted(&mut self, now: Now) -> ConnectionKey {
+        self.now = now;
+        let over = self.connections.len() >= CONNECTIONS_MAX || self.unauthenticated >= UNAUTHENTICATED_MAX;
+        self.connection_count += 1;
+        self.unauthenticated += 1;
+        let key = self.connections.insert(Connection::new(self.connection_count, now.monotonic_ms));
+        self.counters.accepted += 1;
+        if over {
+            self.close_with(key, ErrorCode::TooMany, 0, "the server has no room for another connection");
+        } else if self.stopping {
+            self.close_with(key, ErrorCode::GoingAway, 0, "the server is stopping");
+        }
+        self.arm(key);
+        key
+    }
+
+    /// Bytes arrived on a connection.
+    pub fn handle_bytes(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
+        self.now = now;
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        if connection.closing {
+            return;
+        }
+        connection.heard_ms = now.monotonic_ms;
+        connection.deframer.feed(bytes);
+        self.take_frames(key);
+        self.settle();
+    }
+
+    /// The peer is gone, or the connection broke.
+    pub fn handle_closed(&mut self, key: ConnectionKey, now: Now) {
+        self.now = now;
+        self.forget(key);
+        self.settle();
+    }
+
+    /// The first `count` bytes of a connection's output were written.
+    pub fn handle_written(&mut self, key: ConnectionKey, count: usize, now: Now) {
+        self.now = now;
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        if count == 0 {
+            return;
+        }
+        connection.drained_ms = now.monotonic_ms;
+        self.output_bytes -= connection.outbox.consume(count);
+        if connection.closing {
+            if connection.outbox.is_empty() {
+                self.closed.push_back(key);
+            }
+            return;
+        }
+        self.tell_notices(key);
+        self.settle();
+    }
+
+    /// Time passed: call it at least at [`Hub::next_deadline_ms`].
+    pub fn handle_time(&mut self, now: Now) {
+        self.now = now;
+        self.expire_timers();
+        self.commit_due_marks();
+        self.settle();
+    }
+
+    /// Storage said something.
+    pub fn handle_storage(&mut self, event: Event, now: Now) {
+        self.now = now;
+        match event {
+            Event::Durable { ticket } => self.release(ticket),
+            Event::Credit { bytes_total } => self.credit_bytes = self.credit_bytes.max(bytes_total),
+            Event::Ready => self.storage_ready = true,
+            Event::GroupLoaded { group, state } => self.finish_group_load(group, state),
+            Event::UserLoaded { read, memberships } => self.finish_user_load(read, memberships),
+            Event::OperationsLoaded { principal, operations } => self.finish_operations_load(&principal, &operations),
+            Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
+            Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
+            Event::StatsRead { read, stats } => self.finish_stats(read, stats),
+            // Whoever drives the hub stops the process; nothing that is pending is ever released.
+            Event::Failed { .. } => {}
+        }
+        self.settle();
+    }
+
+    /// The server is about to stop: everybody is told, new requests are refused, what was begun is finished.
+    pub fn handle_stop(&mut self, within_ms: u64, now: Now) {
+        self.now = now;
+        self.stopping = true;
+        self.commit_marks(|_| true);
+        for key in self.connections.keys() {
+            self.append(key, |out| Push::GoingAway { within_ms }.encode_frame(out));
+        }
+        self.settle();
+    }
+
+    // ---- outputs -----------------------------------------------------------------------------------------------
+
+    /// The next thing to ask of storage.
+    pub fn poll_request(&mut self) -> Option<StoreRequest> {
+        self.requests.pop_front()
+    }
+
+    /// The next connection that has something to write since it was last given here.
+    pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
+        while let Some(key) = self.dirty.pop_front() {
+            if let Some(connection) = self.connections.find_mut(key) {
+                connection.dirty = false;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// The next connection to close. The hub has forgotten it.
+    pub fn poll_closed(&mut self) -> Option<ConnectionKey> {
+        while let Some(key) = self.closed.pop_front() {
+            if self.forget(key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// The next connection that may be read again after [`Hub::wants_bytes`] said no.
+    pub fn poll_resumed(&mut self) -> Option<ConnectionKey> {
+        self.resumed.pop_front()
+    }
+
+    /// Whether bytes of this connection are welcome now. If not, it comes up in [`Hub::poll_resumed`] later.
+    pub fn wants_bytes(&self, key: ConnectionKey) -> bool {
+        self.connections.find(key).is_some_and(|connection| !connection.is_paused())
+    }
+
+    /// What waits to be written on a connection, in order.
+    pub fn output(&self, key: ConnectionKey) -> impl Iterator<Item = &[u8]> {
+        self.connections.find(key).into_iter().flat_map(|connection| connection.outbox.chunks())
+    }
+
+    /// When [`Hub::handle_time`] has to be called at the latest, on the monotonic clock.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let timer = self.timers.first().map(|(deadline_ms, _)| *deadline_ms);
+        [timer, self.marks.due_ms()].into_iter().flatten().min()
+    }
+
+    /// Whether, after [`Hub::handle_stop`], nothing is left to finish or to write.
+    pub fn is_drained(&self) -> bool {
+        self.releases.is_empty() && self.marks.is_settled() && self.output_bytes == 0
+    }
+
+    // ---- shared by the parts -----------------------------------------------------------------------------------
+
+    /// Does what became possible by an input: goes on with waiting work, within what memory allows.
+    fn settle(&mut self) {
+        while let Some(group) = self.unblocked.pop_front() {
+            self.run_waiting(group);
+        }
+        self.release_held_back();
+        self.shed_output();
+        self.evict();
+    }
+
+    /// Appends output to a connection, unless it is closing; over its hard limit it is closed instead.
+    fn append(&mut self, key: ConnectionKey, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        if connection.closing {
+            return;
+        }
+        let before = connection.outbox.bytes();
+        self.output_bytes += connection.outbox.append_with(encode);
+        self.after_append(key, before);
+    }
+
+    fn after_append(&mut self, key: ConnectionKey, before: usize) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        let hard = match connection.state {
+            State::Unauthenticated => OUTPUT_BYTES_UNAUTHENTICATED,
+            State::Open(_) => OUTPUT_BYTES_HARD,
+        };
+        let waiting = connection.outbox.bytes();
+        if before > 0 && waiting > hard {
+            self.counters.closed_slow += 1;
+            self.cut(key, waiting);
+            return;
+        }
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push_back(key);
+        }
+        if before == 0 {
+            connection.drained_ms = self.now.monotonic_ms;
+            self.arm(key);
+        }
+    }
+
+    /// Closes a connection that does not read: what waits is dropped, for it would never be taken.
+    fn cut(&mut self, key: ConnectionKey, waiting: usize) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        self.output_bytes -= connection.outbox.clear();
+        self.close_with(key, ErrorCode::Slow, waiting as u64, "output was not read fast enough");
+    }
+
+    /// While all output together is over its bound, the largest debtor goes.
+    fn shed_output(&mut self) {
+        while self.output_bytes > OUTPUT_BYTES_TOTAL {
+            let keys = self.connections.keys().into_iter();
+            let debts = keys.filter_map(|key| self.connections.find(key).map(|found| (found.outbox.bytes(), key)));
+            let Some((waiting, key)) = debts.max() else { return };
+            self.counters.closed_slow += 1;
+            self.cut(key, waiting);
+        }
+    }
+
+    /// Answers a request; the connection may have one more in flight again.
+    fn answer(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
+        self.append(key, |out| reply.encode_frame(out, request_id));
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        let was_paused = connection.is_paused();
+        connection.in_flight = connection.in_flight.saturating_sub(1);
+        if was_paused && !connection.is_paused() {
+            self.resumed.push_back(key);
+        }
+    }
+
+    /// Refuses a request; the connection lives.
+    fn refuse(&mut self, key: ConnectionKey, request_id: u32, error: ErrorBody) {
+        self.counters.refused += 1;
+        self.answer(key, request_id, &Reply::Error(error));
+    }
+
+    /// Says why, and closes once that is written.
+    fn close_with(&mut self, key: ConnectionKey, code: ErrorCode, detail: u64, message: &str) {
+        self.append(key, |out| Reply::Error(ErrorBody::new(code, detail, message)).encode_frame(out, 0));
+        self.close(key);
+    }
+
+    /// Closes a connection once what waits is written.
+    fn close(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        if connection.closing {
+            return;
+        }
+        connection.closing = true;
+        connection.closing_ms = self.now.monotonic_ms;
+        if connection.outbox.is_empty() {
+            self.closed.push_back(key);
+        }
+        self.arm(key);
+    }
+
+    /// Forgets a connection and whatever was kept for it. Requests of it that were begun still take effect.
+    fn forget(&mut self, key: ConnectionKey) -> bool {
+        let Some(mut connection) = self.connections.remove(key) else { return false };
+        self.output_bytes -= connection.outbox.clear();
+        self.timers.remove(&(connection.timer_ms, key));
+        match connection.state {
+            State::Unauthenticated => self.unauthenticated -= 1,
+            State::Open(session) => {
+                self.directory.remove(&session.user, key);
+                self.commit_marks(|user| *user == session.user);
+            }
+        }
+        true
+    }
+
+    /// Numbers a read that is about to be asked of storage.
+    fn begin_read(&mut self, pending: PendingRead) -> ReadId {
+        self.read_count += 1;
+        let read = ReadId(self.read_count);
+        self.reads.insert(read, pending);
+        read
+    }
+
+    /// Hands a change to storage. The caller has checked the credit.
+    fn commit(&mut self, change: crate::store::Change, release: release::Release) -> Ticket {
+        let bytes = crate::store::change_bytes(&change) as u64;
+        self.committed_bytes += bytes;
+        let ticket = self.releases.begin(bytes, release);
+        self.requests.push_back(StoreRequest::Commit { ticket, change });
+        self.counters.commits += 1;
+        ticket
+    }
+
+    /// Whether storage has room for a change.
+    fn has_credit(&self, change: &crate::store::Change) -> bool {
+        self.committed_bytes + crate::store::change_bytes(change) as u64 <= self.credit_bytes
+    }
+}

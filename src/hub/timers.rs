@@ -1,0 +1,64 @@
+//! Deadlines of connections: one entry a connection in an ordered set, looked at again when it comes up.
+//!
+//! Invariant: a connection's entry is never later than its deadline, so nothing is missed; it may be earlier, for
+//! hearing from a peer moves the deadline and leaves the entry where it is. So a busy connection costs nothing here.
+
+use super::Hub;
+use super::connection::{ConnectionKey, Overdue};
+use crate::wire::ErrorCode;
+
+impl Hub {
+    /// Sees to it that a connection comes up at its deadline at the latest.
+    pub(super) fn arm(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        let (deadline_ms, _) = connection.deadline();
+        if deadline_ms < connection.timer_ms {
+            self.timers.remove(&(connection.timer_ms, key));
+            connection.timer_ms = deadline_ms;
+            self.timers.insert((deadline_ms, key));
+        }
+    }
+
+    /// Acts on every deadline that has passed.
+    pub(super) fn expire_timers(&mut self) {
+        while let Some((due_ms, key)) = self.timers.first().copied() {
+            if due_ms > self.now.monotonic_ms {
+                return;
+            }
+            self.timers.remove(&(due_ms, key));
+            let Some(connection) = self.connections.find_mut(key) else { continue };
+            connection.timer_ms = u64::MAX;
+            let (deadline_ms, overdue) = connection.deadline();
+            if deadline_ms <= self.now.monotonic_ms {
+                self.expire(key, overdue);
+            }
+            // A closing connection comes up once more, to be closed whether its last bytes were taken or not.
+            self.arm(key);
+        }
+    }
+
+    fn expire(&mut self, key: ConnectionKey, overdue: Overdue) {
+        let Some(connection) = self.connections.find(key) else { return };
+        let waiting = connection.outbox.bytes();
+        match overdue {
+            Overdue::Linger => self.drop_now(key),
+            Overdue::Authentication => self.close_with(key, ErrorCode::Timeout, 0, "no hello came in time"),
+            Overdue::Silence => self.close_with(key, ErrorCode::Timeout, 0, "nothing was heard for 2.5 heartbeats"),
+            Overdue::Token => self.close_with(key, ErrorCode::TokenExpired, 0, "the token has expired"),
+            Overdue::Frame => self.close_with(key, ErrorCode::Timeout, 0, "a frame was begun and not finished"),
+            Overdue::Output => {
+                self.counters.closed_slow += 1;
+                self.cut(key, waiting);
+            }
+        }
+    }
+
+    /// Closes a connection at once, with what it has not taken.
+    fn drop_now(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.find_mut(key) {
+            self.output_bytes -= connection.outbox.clear();
+            connection.closing_ms = u64::MAX / 2;
+            self.closed.push_back(key);
+        }
+    }
+}
