@@ -35,14 +35,12 @@ pub(crate) struct Format {
 
 impl Format {
     fn to_text(self) -> String {
-        let mut text = format!("roundtable {DIRECTORY_FORMAT}\nsegment_bytes {}\ndirectory ", self.segment_bytes);
-        for byte in self.directory {
-            text.push_str(&format!("{byte:02x}"));
-        }
-        text.push('\n');
+        let Self { segment_bytes, directory } = self;
+        let directory = u128::from_be_bytes(directory);
+        let text =
+            format!("roundtable {DIRECTORY_FORMAT}\nsegment_bytes {segment_bytes}\ndirectory {directory:032x}\n");
         let crc = crc32fast::hash(text.as_bytes());
-        text.push_str(&format!("crc {crc:08x}\n"));
-        text
+        format!("{text}crc {crc:08x}\n")
     }
 
     fn parse(text: &str) -> Result<Self, OpenError> {

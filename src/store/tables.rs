@@ -52,7 +52,10 @@ pub(crate) const OPERATIONS_PER_VALUE: usize = 64;
 /// Extents in one value.
 pub(crate) const EXTENTS_PER_VALUE: usize = 100;
 /// Positions of changes in one value.
-pub(crate) const CHANGES_PER_VALUE: usize = 256;
+pub(crate) const CHANGES_PER_VALUE: u32 = 256;
+/// The same, as a length.
+const CHANGES_MAX: usize = 256;
+const _: () = assert!(CHANGES_MAX == 256 && CHANGES_PER_VALUE == 256);
 /// Journal that one extent covers, unless its first packet alone is larger.
 pub(crate) const EXTENT_BYTES_MAX: u32 = 64 * 1024;
 /// A value has at most so many bytes: the longest key has 82.
@@ -62,7 +65,7 @@ const VERSION: u8 = 1;
 const _: () = assert!(13 + 4 + MEMBERSHIPS_PER_VALUE * 48 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + OPERATIONS_PER_VALUE * 60 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 24 <= VALUE_BYTES_MAX);
-const _: () = assert!(13 + 4 + CHANGES_PER_VALUE * 8 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + CHANGES_MAX * 8 <= VALUE_BYTES_MAX);
 
 /// A value with the LSN of its last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -309,7 +312,7 @@ impl Value {
                 directory: *reader.take(16)?.first_chunk().ok_or(DecodeError::Truncated)?,
                 running_ms: reader.u64()?,
             }),
-            0x20 => Self::Changes(reader.list(CHANGES_PER_VALUE, 8, Position::decode)?),
+            0x20 => Self::Changes(reader.list(CHANGES_MAX, 8, Position::decode)?),
             0x10 => Self::Group(GroupValue::decode(reader)?),
             0x30 => Self::State(StateValue {
                 head: reader.u64()?,

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod sled;
 

@@ -176,7 +176,7 @@ impl<D: Disk> Indexer<D> {
             return Ok(value.record);
         }
         let mut positions = Vec::with_capacity(value.changes as usize);
-        for number in 0..value.changes.div_ceil(CHANGES_PER_VALUE as u32) {
+        for number in 0..value.changes.div_ceil(CHANGES_PER_VALUE) {
             let key = changes_key(group, number);
             let Some(Value::Changes(some)) = self.overlay.value(&key)?.map(|stored| stored.value) else {
                 return Err(mistaken(&key).into());

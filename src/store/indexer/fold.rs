@@ -140,17 +140,17 @@ impl<D: Disk> Indexer<D> {
             MembersAt::Journal => value.record.members = Vec::new(),
             MembersAt::Value => value.shrink(),
         }
-        let number = value.changes / CHANGES_PER_VALUE as u32;
+        let number = value.changes / CHANGES_PER_VALUE;
         value.changes += 1;
         stored.lsn = lsn;
-        self.fold_position(placed, changes_key(group, number))
+        self.fold_position(placed, &changes_key(group, number))
     }
 
-    fn fold_position(&mut self, placed: Placed, key: Vec<u8>) -> Result<(), FoldError> {
-        let slot = self.overlay.edit(&key)?;
+    fn fold_position(&mut self, placed: Placed, key: &[u8]) -> Result<(), FoldError> {
+        let slot = self.overlay.edit(key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Changes(Vec::new()) });
         if stored.lsn < placed.lsn {
-            let Value::Changes(positions) = &mut stored.value else { return Err(mistaken(&key)) };
+            let Value::Changes(positions) = &mut stored.value else { return Err(mistaken(key)) };
             positions.push(placed.position);
             stored.lsn = placed.lsn;
         }

@@ -1,5 +1,7 @@
 //! What look-ups guarantee, over the index in memory and a simulated disk.
 
+#![allow(clippy::cast_possible_truncation, clippy::format_push_string, clippy::large_stack_arrays)]
+
 use std::sync::Arc;
 
 use super::*;

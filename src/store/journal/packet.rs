@@ -126,19 +126,16 @@ impl<'a> Packet<'a> {
     /// Reads the packet at the front of `bytes`, which reach to the end of its segment.
     pub(crate) fn decode(bytes: &'a [u8], salt: u32) -> Result<Self, PacketError> {
         let header = bytes.get(..PACKET_HEADER_BYTES).ok_or(PacketError::BadLength)?;
-        let mut reader = Reader::new(header);
-        let fields = |reader: &mut Reader<'_>| -> Result<(u32, u8, u8, u16, u64, u32, u32), DecodeError> {
-            Ok((reader.u32()?, reader.u8()?, reader.u8()?, reader.u16()?, reader.u64()?, reader.u32()?, reader.u32()?))
-        };
-        let (length, kind, version, reserved, lsn, previous_crc, crc) =
-            fields(&mut reader).map_err(|_| PacketError::BadLength)?;
+        let [length, tags, lsn_high, lsn_low, previous_crc, crc] = words(header).ok_or(PacketError::BadLength)?;
+        let [kind, version, reserved @ ..] = tags.to_be_bytes();
+        let lsn = (u64::from(lsn_high) << 32) | u64::from(lsn_low);
         if kind == 0 {
             let empty = header.iter().all(|byte| *byte == 0);
             return Err(if empty { PacketError::Empty } else { PacketError::BadCrc });
         }
         let length = usize::try_from(length).map_err(|_| PacketError::BadLength)?;
         let whole = padded(length);
-        if whole > PACKET_BYTES_MAX || reserved != 0 {
+        if whole > PACKET_BYTES_MAX || reserved != [0; 2] {
             return Err(PacketError::BadLength);
         }
         let packet = bytes.get(..whole).ok_or(PacketError::BadLength)?;
@@ -168,6 +165,16 @@ impl<'a> Packet<'a> {
     pub(crate) fn is_watermark(&self) -> bool {
         self.kind == WATERMARK && self.version == BODY_VERSION
     }
+}
+
+/// The header, in words of four bytes.
+fn words(header: &[u8]) -> Option<[u32; 6]> {
+    let mut reader = Reader::new(header);
+    let mut words = [0; 6];
+    for word in &mut words {
+        *word = reader.u32().ok()?;
+    }
+    Some(words)
 }
 
 /// The watermark that stands at the front of `bytes`, if one does. Cheap where there is none, whatever the bytes:

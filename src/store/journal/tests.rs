@@ -1,5 +1,7 @@
 //! What the journal guarantees, on the simulated disk.
 
+#![allow(clippy::cast_possible_truncation, clippy::format_push_string, clippy::large_stack_arrays)]
+
 use super::packet::{Body, Packet, PacketError, WATERMARK_BYTES, encode};
 use super::recovery::{self, Applied};
 use super::segment::{SEGMENT_HEADER_BYTES, segment_path};
@@ -475,7 +477,8 @@ fn a_packet_of_a_newer_version_is_named_and_not_cut() {
     let mut opened = open(&disk).unwrap();
     let tail = opened.writer.tail();
     let mut bytes = Vec::new();
-    let crc = encode(&mut bytes, tail.salt, tail.next_lsn, tail.previous_crc, &Body::Watermark(Default::default()));
+    let crc =
+        encode(&mut bytes, tail.salt, tail.next_lsn, tail.previous_crc, &Body::Watermark(packet::Watermark::default()));
     // Kind 0x16 under the same CRC: a later version's log start.
     let old = crc32(&bytes, tail.salt);
     assert_eq!(old, crc);

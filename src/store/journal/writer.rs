@@ -8,7 +8,8 @@ use crate::store::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::store::{Change, record};
 
 /// Bytes at the end of each segment in which only a marker may stand, so that a full segment can be marked too.
-const MARKER_RESERVE: u32 = WATERMARK_BYTES as u32;
+const MARKER_RESERVE: u32 = 48;
+const _: () = assert!(MARKER_RESERVE as usize == WATERMARK_BYTES);
 
 /// The two clocks, as the caller read them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

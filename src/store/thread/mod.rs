@@ -60,8 +60,8 @@ pub struct Storage {
     events: Receiver<Event>,
     stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<(), String>>>,
-    /// Given back last.
-    _lock: Option<Lock>,
+    /// Given back last, when everything else is done.
+    lock: Option<Lock>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -80,11 +80,11 @@ impl Storage {
         let parts = Parts {
             disk: RealDisk::new(options.directory.clone()),
             home: Box::new(home),
-            segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX & !7),
+            segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX - 7),
             random: rand::rngs::StdRng::from_os_rng(),
         };
         let mut storage = parts.start(wake)?;
-        storage._lock = Some(lock);
+        storage.lock = Some(lock);
         Ok(storage)
     }
 
@@ -117,6 +117,7 @@ impl Storage {
             let ended = thread.join().unwrap_or_else(|panic| Err(super::index::sled::panic_text(&*panic)));
             outcome = outcome.and(ended);
         }
+        self.lock = None;
         outcome
     }
 }
@@ -188,8 +189,14 @@ impl<D: Disk> Parts<D> {
         );
         spawn("journal", Box::new(move || journal.run(&commit_queue)));
         spawn("index", Box::new(move || index.run(&look_up_queue)));
-        spawn("spare", Box::new(move || spare.run()));
-        Storage { commits, look_ups, events, stopping, threads, _lock: None }
+        spawn(
+            "spare",
+            Box::new(move || {
+                spare.run();
+                Ok(())
+            }),
+        );
+        Storage { commits, look_ups, events, stopping, threads, lock: None }
     }
 
     /// Reads what the directory is, or makes it.

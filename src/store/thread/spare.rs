@@ -30,7 +30,7 @@ pub(super) struct SpareThread<D: Disk> {
 
 impl<D: Disk> SpareThread<D> {
     /// Runs until the journal thread is gone. It cannot fail: without a spare there is only no more room to grant.
-    pub(super) fn run(self) -> Result<(), String> {
+    pub(super) fn run(self) {
         let mut complained = false;
         while self.wanted.recv().is_ok() {
             loop {
@@ -40,7 +40,7 @@ impl<D: Disk> SpareThread<D> {
                         let _ = self.ready.send(journal::Message::Spare(Box::new(spare)));
                         break;
                     }
-                    Ok(None) => return Ok(()),
+                    Ok(None) => return,
                     Err(error) if !complained => {
                         complained = true;
                         tracing::warn!("no room for the next segment, changes may be refused: {error}");
@@ -48,11 +48,10 @@ impl<D: Disk> SpareThread<D> {
                     Err(_) => {}
                 }
                 if let Err(RecvTimeoutError::Disconnected) = self.wanted.recv_timeout(RETRY) {
-                    return Ok(());
+                    return;
                 }
             }
         }
-        Ok(())
     }
 
     /// Makes one; nothing when storage stops meanwhile.

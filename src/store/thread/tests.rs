@@ -1,5 +1,7 @@
 //! Storage as the hub sees it.
 
+#![allow(clippy::cast_possible_truncation, clippy::format_push_string, clippy::large_stack_arrays)]
+
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
@@ -256,4 +258,66 @@ fn credit_stops_on_a_full_disk_and_grows_again_with_space() {
         _ => None,
     });
     assert!(more > granted + SEGMENT_BYTES_MIN / 4);
+}
+
+/// Figures for `docs/durability.md`: `cargo test --release --lib figures -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, by hand"]
+fn figures() {
+    let directory = tempfile::tempdir().unwrap();
+    let options =
+        StorageOptions { directory: directory.path().to_owned(), segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT };
+    let from = Instant::now();
+    let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
+    println!("first start {} ms", from.elapsed().as_millis());
+    storage.wait(|event| matches!(event, Event::Ready).then_some(()));
+    println!("ready {} ms", from.elapsed().as_millis());
+
+    let from = Instant::now();
+    let mut last = Ticket(0);
+    for number in 0..20_000_u32 {
+        let mut id = [7; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let id = crate::ids::GroupId::from_bytes(id).unwrap();
+        let members = (0..8).map(|member| user(&format!("user-{}", (number * 7 + member * 13) % 20_000))).collect();
+        let event = GroupEvent::Created { title: "title".into(), members };
+        last = storage.commit(effect(id, 1, 1, &format!("user-{}", number % 20_000), event));
+    }
+    storage.wait_durable(last);
+    println!("20,000 groups of 8 durable after {} ms", from.elapsed().as_millis());
+    storage.answers();
+    println!("and looked up after {} ms", from.elapsed().as_millis());
+    let from = Instant::now();
+    let body: Arc<[u8]> = vec![7; 100].into();
+    for seq in 2..=200_001 {
+        last = storage.commit(effect(group(1), seq, 1, "alice", GroupEvent::Message { body: body.clone() }));
+    }
+    storage.wait_durable(last);
+    println!("200,000 messages of 100 B durable after {} ms", from.elapsed().as_millis());
+    storage.answers();
+    println!("and looked up after {} ms", from.elapsed().as_millis());
+    let mut single = Vec::new();
+    for seq in 200_002..=200_301 {
+        let from = Instant::now();
+        let ticket = storage.commit(effect(group(1), seq, 1, "alice", GroupEvent::Message { body: body.clone() }));
+        storage.wait_durable(ticket);
+        single.push(from.elapsed().as_micros());
+    }
+    single.sort_unstable();
+    println!("one at a time: p50 {} us, p99 {} us", single[150], single[297]);
+    let from = Instant::now();
+    storage.storage.stop().unwrap();
+    println!("stop {} ms", from.elapsed().as_millis());
+    let bytes = std::fs::metadata(directory.path().join("index/db")).unwrap().len();
+    println!("index {} KiB", bytes / 1024);
+    let from = Instant::now();
+    let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
+    storage.wait(|event| matches!(event, Event::Ready).then_some(()));
+    println!("second start {} ms", from.elapsed().as_millis());
+    storage.storage.stop().unwrap();
+    std::fs::remove_dir_all(directory.path().join("index")).unwrap();
+    let from = Instant::now();
+    let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
+    storage.wait(|event| matches!(event, Event::Ready).then_some(()));
+    println!("start with the index made anew {} ms", from.elapsed().as_millis());
 }
