@@ -1,7 +1,7 @@
 //! The disk port: everything that the journal asks of a file system.
 //!
-//! Paths are relative to the data directory, with `/` between names. Behind it stand [`real`] and, for tests and the
-//! simulator, [`simulated`], which tells what was written from what was synced. One contract suite runs against both.
+//! Paths are relative to the data directory, with `/` between names. Behind it stand `real` and, for tests and the
+//! simulator, `simulated`, which tells what was written from what was synced. One contract suite runs against both.
 
 #[cfg(test)]
 mod contract;

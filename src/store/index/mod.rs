@@ -1,6 +1,6 @@
 //! The index port: an ordered map from small keys to small values, rebuildable at any time from the journal.
 //!
-//! Behind it stand [`sled`] and, for tests and the simulator, [`memory`]. One contract suite runs against both.
+//! Behind it stand `sled` and, for tests and the simulator, `memory`. One contract suite runs against both.
 
 #[cfg(test)]
 mod contract;

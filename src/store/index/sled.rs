@@ -15,9 +15,10 @@ use super::{Batch, Direction, Index, IndexError, IndexHome, Item, check_bounds};
 
 /// sled's own segments, not the journal's: large enough that a leaf of our items never becomes a blob.
 const SLED_SEGMENT_BYTES: usize = 2 << 20;
-/// Bytes applied after which a checkpoint is due. Overwriting makes sled write up to six times as much, and its log
+/// Bytes that may be applied between two checkpoints. Overwriting makes sled write up to six times as much, and its log
 /// must not grow by more than half a segment between two syncs.
 const CHECKPOINT_BYTES: usize = SLED_SEGMENT_BYTES / 2 / 6;
+const _: () = assert!(super::BATCH_BYTES_MAX <= CHECKPOINT_BYTES);
 /// How long opening may take: 1 million records take 2.4 s.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
 /// How often opening is tried while the lock of a database just dropped lingers, and how long between two tries.
@@ -137,16 +138,20 @@ impl Index for SledIndex {
 
     fn apply(&mut self, batch: Batch) -> Result<(), IndexError> {
         check_bounds(&batch);
+        let batch_bytes: usize = batch.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        // Before, not after: the log must not have grown too far when the sync comes.
+        if self.unsynced_bytes + batch_bytes > CHECKPOINT_BYTES {
+            self.checkpoint()?;
+        }
+        self.unsynced_bytes += batch_bytes;
         let mut changes = sled::Batch::default();
         for (key, value) in batch {
-            self.unsynced_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             match value {
                 Some(value) => changes.insert(key, value),
                 None => changes.remove(key),
             }
         }
-        self.database.apply_batch(changes).map_err(broken)?;
-        if self.unsynced_bytes >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+        self.database.apply_batch(changes).map_err(broken)
     }
 
     fn checkpoint(&mut self) -> Result<(), IndexError> {

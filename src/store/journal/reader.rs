@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::packet::{Content, Packet, Position};
 use super::recovery::{advance, first_tail, say};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
-use super::writer::{Placed, Tail};
+use super::writer::Placed;
 use crate::limits::PACKET_BYTES_MAX;
 use crate::store::disk::{Disk, DiskError, DiskFile};
 
@@ -113,9 +113,10 @@ impl<D: Disk> JournalReader<D> {
             self.segment(number)?.0.read_at(0, &mut bytes).map_err(ReadError::from)?;
             let mut tail = first_tail(&header);
             while tail.offset < end {
-                let (packet, after) = step(&bytes, tail)?;
-                if tail.position() >= from {
-                    take(packet)?;
+                let place = tail.position();
+                let (packet, after) = advance(&bytes, tail).map_err(|error| damaged(place, say(error)))?;
+                if place >= from {
+                    take(read_packet(&packet, place).ok_or_else(|| damaged(place, "a whole packet holds no value"))?)?;
                 }
                 tail = after;
             }
@@ -148,15 +149,11 @@ impl<D: Disk> JournalReader<D> {
     }
 }
 
-fn step(bytes: &[u8], tail: Tail) -> Result<(ReadPacket, Tail), ReadError> {
-    let place = tail.position();
-    let (packet, after) = advance(bytes, tail).map_err(|error| damaged(place, say(error)))?;
-    let Ok(content) = packet.content() else { return Err(damaged(place, "a whole packet holds no value")) };
-    Ok((ReadPacket { placed: Placed { lsn: packet.lsn, position: place, bytes: packet.bytes }, content }, after))
+fn decode(bytes: &[u8], salt: u32, position: Position) -> Option<ReadPacket> {
+    read_packet(&Packet::decode(bytes, salt).ok()?, position)
 }
 
-fn decode(bytes: &[u8], salt: u32, position: Position) -> Option<ReadPacket> {
-    let packet = Packet::decode(bytes, salt).ok()?;
+fn read_packet(packet: &Packet<'_>, position: Position) -> Option<ReadPacket> {
     let content = packet.content().ok()?;
     Some(ReadPacket { placed: Placed { lsn: packet.lsn, position, bytes: packet.bytes }, content })
 }

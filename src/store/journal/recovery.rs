@@ -223,7 +223,7 @@ fn scan_last(bytes: &[u8], header: &SegmentHeader, scan: &mut Scan) -> Result<Ta
         }
     };
     // The highest watermark may stand behind the bad place; a packet can begin at every eighth byte.
-    for chunk in (offset(tail.offset)..bytes.len()).step_by(8) {
+    for chunk in (offset(tail.offset)..used_bytes(bytes)).step_by(8) {
         if let Some(watermark) = bytes.get(chunk..).and_then(|bytes| watermark_at(bytes, header.salt)) {
             scan.watermark = scan.watermark.max(watermark.synced);
         }
@@ -399,7 +399,17 @@ fn read<D: Disk>(disk: &D, number: u32, bytes: u32) -> Result<Vec<u8>, OpenError
 }
 
 fn all_zero(bytes: &[u8], from: u32) -> bool {
-    bytes.get(offset(from)..).unwrap_or_default().iter().all(|byte| *byte == 0)
+    used_bytes(bytes) <= offset(from)
+}
+
+/// The length without the zeros at the end. In blocks, because a segment is mostly zeros and a start waits for this.
+fn used_bytes(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 4096;
+    let is_used = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let Some(last) = bytes.chunks(BLOCK).rposition(is_used) else { return 0 };
+    let start = last * BLOCK;
+    let block = bytes.get(start..bytes.len().min(start + BLOCK)).unwrap_or_default();
+    start + block.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
 }
 
 fn offset(offset: u32) -> usize {

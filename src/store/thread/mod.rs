@@ -285,6 +285,8 @@ fn wall_ms() -> u64 {
 struct Backlog {
     bytes: Mutex<u64>,
     less: Condvar,
+    /// Nobody folds any more, so nobody is waited for.
+    abandoned: AtomicBool,
 }
 
 impl Backlog {
@@ -304,14 +306,15 @@ impl Backlog {
 
     fn wait_for_room(&self) {
         let mut backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        while *backlog >= INDEX_BACKLOG_BYTES_MAX {
+        while *backlog >= INDEX_BACKLOG_BYTES_MAX && !self.abandoned.load(Ordering::SeqCst) {
             backlog = self.less.wait(backlog).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// The index thread is gone for good: nothing waits for it any more.
     fn give_up(&self) {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        let _backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.abandoned.store(true, Ordering::SeqCst);
         self.less.notify_all();
     }
 }

@@ -265,6 +265,17 @@ fn credit_stops_on_a_full_disk_and_grows_again_with_space() {
 #[ignore = "measures, by hand"]
 fn figures() {
     let directory = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        std::fs::create_dir_all(directory.path().join("zeros/journal")).unwrap();
+        let disk = RealDisk::new(directory.path().join("zeros"));
+        let from = Instant::now();
+        log::spare::make_now(&disk, "measured", crate::limits::SEGMENT_BYTES_DEFAULT).unwrap();
+        println!("64 MiB of zeros, synced: {} ms", from.elapsed().as_millis());
+        let from = Instant::now();
+        SledHome::new(directory.path().join("empty")).open().unwrap();
+        println!("an empty sled, opened: {} ms", from.elapsed().as_millis());
+        std::fs::remove_dir_all(directory.path().join("empty")).unwrap();
+    }
     let options =
         StorageOptions { directory: directory.path().to_owned(), segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT };
     let from = Instant::now();
