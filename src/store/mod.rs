@@ -9,8 +9,31 @@
 //! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
+mod directory;
+mod disk;
+mod error;
+mod index;
+mod indexer;
+mod journal;
+mod overlay;
+mod record;
+mod tables;
+mod thread;
+
+pub use disk::{DiskError, DiskErrorKind};
+pub use error::OpenError;
+pub use thread::{Storage, StorageOptions};
+
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, OperationId, Principal, UserId};
+
+/// Most marks in one [`Change::Marks`]: so many with the longest user ids fit one packet.
+pub const MARKS_PER_CHANGE_MAX: usize = 10_000;
+
+/// Exactly the bytes that a change takes in the journal, header and padding included: what credit is counted in.
+pub fn change_bytes(change: &Change) -> usize {
+    journal::writer::change_bytes(change)
+}
 
 /// The hub's own number of a commit in this run: 1, 2, 3 … in the order of submission. The journal gives each an LSN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

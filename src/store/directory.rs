@@ -1,0 +1,164 @@
+//! The data directory: its lock, and the `FORMAT` file that says what is in it.
+//!
+//! `FORMAT` is text, so that an operator can read it:
+//!
+//! ```text
+//! roundtable 1                                  the format of the directory
+//! segment_bytes 67108864                        the size of every segment of the journal
+//! directory 0123456789abcdef0123456789abcdef    a random id: segments and index belong to it
+//! crc 89abcdef                                  CRC-32 (IEEE) of the lines above, in hexadecimal
+//! ```
+//!
+//! `FORMAT` is written last when a directory is made: without it, an empty journal is an interrupted first start, and
+//! anything else is damage.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use super::error::OpenError;
+use super::journal::DirectoryId;
+
+/// The format that this program writes, and the newest that it reads.
+pub(crate) const DIRECTORY_FORMAT: u32 = 1;
+const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_UNFINISHED: &str = "FORMAT.tmp";
+const LOCK_FILE: &str = "LOCK";
+
+/// What `FORMAT` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) segment_bytes: u32,
+    pub(crate) directory: DirectoryId,
+}
+
+impl Format {
+    fn to_text(self) -> String {
+        let Self { segment_bytes, directory } = self;
+        let directory = u128::from_be_bytes(directory);
+        let text =
+            format!("roundtable {DIRECTORY_FORMAT}\nsegment_bytes {segment_bytes}\ndirectory {directory:032x}\n");
+        let crc = crc32fast::hash(text.as_bytes());
+        format!("{text}crc {crc:08x}\n")
+    }
+
+    fn parse(text: &str) -> Result<Self, OpenError> {
+        let first = text.lines().next().and_then(|line| line.strip_prefix("roundtable ")).unwrap_or_default();
+        let found: u32 = first.parse().map_err(|_| damaged("its first line is not `roundtable` and a number"))?;
+        if found > DIRECTORY_FORMAT {
+            return Err(OpenError::NewerFormat { file: FORMAT_FILE.to_owned(), found, supported: DIRECTORY_FORMAT });
+        }
+        let (covered, crc) = text.rsplit_once("crc ").ok_or_else(|| damaged("it has no CRC"))?;
+        if crc != format!("{:08x}\n", crc32fast::hash(covered.as_bytes())) {
+            return Err(damaged("its CRC does not fit"));
+        }
+        let field = |name: &str| covered.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        let segment_bytes = field("segment_bytes ").parse().map_err(|_| damaged("it has no segment size"))?;
+        let directory = u128::from_str_radix(field("directory "), 16).map_err(|_| damaged("it has no directory id"))?;
+        Ok(Self { segment_bytes, directory: directory.to_be_bytes() })
+    }
+}
+
+fn damaged(reason: &str) -> OpenError {
+    OpenError::Corrupt { file: FORMAT_FILE.to_owned(), offset: 0, reason: reason.to_owned() }
+}
+
+/// Reads `FORMAT`; `None` where there is none.
+pub(crate) fn read_format<D: Disk>(disk: &D) -> Result<Option<Format>, OpenError> {
+    let file = match disk.open(FORMAT_FILE) {
+        Ok(file) => file,
+        Err(DiskError { kind: DiskErrorKind::NotFound, .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = vec![0; usize::try_from(file.size()?.min(4096)).unwrap_or(4096)];
+    file.read_at(0, &mut bytes)?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
+    Format::parse(&text).map(Some)
+}
+
+/// Writes `FORMAT`, durably.
+pub(crate) fn write_format<D: Disk>(disk: &D, format: Format) -> Result<(), OpenError> {
+    if disk.exists(FORMAT_UNFINISHED)? {
+        disk.remove(FORMAT_UNFINISHED)?;
+    }
+    let file = disk.create(FORMAT_UNFINISHED)?;
+    file.write_at(0, format.to_text().as_bytes())?;
+    file.sync()?;
+    disk.rename(FORMAT_UNFINISHED, FORMAT_FILE)?;
+    disk.sync_directory("")?;
+    Ok(())
+}
+
+/// The lock of a data directory; given back when it is dropped, or when the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: std::fs::File,
+}
+
+/// Makes the directory if it is missing (mode 0700), and locks it.
+pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
+    let failed = |operation, path: &Path, error: &std::io::Error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::StorageFull => DiskErrorKind::NoSpace,
+            _ => DiskErrorKind::Other(error.to_string()),
+        };
+        OpenError::Disk(DiskError { operation, path: path.display().to_string(), kind })
+    };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| failed("create", directory, &error))?;
+    let path = directory.join(LOCK_FILE);
+    let opened =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = opened.map_err(|error| failed("open", &path, &error))?;
+    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut text = String::new();
+        let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+        return Err(OpenError::Locked { path, pid });
+    }
+    // Only for the message that a second server prints, so not synced, and a failure to write it is none.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(Lock { _file: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::simulated::SimulatedDisk;
+
+    const FORMAT: Format = Format { segment_bytes: 4096, directory: [0x2a; 16] };
+
+    #[test]
+    fn format_reads_back_and_every_flipped_bit_of_it_is_noticed() {
+        let disk = SimulatedDisk::new();
+        assert_eq!(read_format(&disk), Ok(None));
+        write_format(&disk, FORMAT).unwrap();
+        assert_eq!(read_format(&disk), Ok(Some(FORMAT)));
+        let bytes = disk.content("FORMAT");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            disk.tamper("FORMAT", |content| *content = flipped);
+            assert!(read_format(&disk).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let disk = SimulatedDisk::new();
+        write_format(&disk, FORMAT).unwrap();
+        disk.tamper("FORMAT", |content| *content = b"roundtable 9\nwhatever\n".to_vec());
+        let newer = OpenError::NewerFormat { file: "FORMAT".to_owned(), found: 9, supported: DIRECTORY_FORMAT };
+        assert_eq!(read_format(&disk), Err(newer));
+    }
+
+    #[test]
+    fn a_second_server_is_refused_and_told_the_first_ones_pid() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        let path = directory.path().join("LOCK");
+        assert_eq!(lock(directory.path()).unwrap_err(), OpenError::Locked { path, pid: Some(std::process::id()) });
+        drop(first);
+        lock(directory.path()).unwrap();
+    }
+}

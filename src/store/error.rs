@@ -1,0 +1,80 @@
+//! Why a data directory cannot be opened: each says what to do about it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::disk::DiskError;
+
+/// Why storage did not start. Nothing was acknowledged, and no packet that was there is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// Another process has the directory open.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process that holds it, if it said so.
+        pid: Option<u32>,
+    },
+    /// A later version of the program wrote it.
+    NewerFormat {
+        /// The file that says so.
+        file: String,
+        /// The format that was found.
+        found: u32,
+        /// The newest that this program reads.
+        supported: u32,
+    },
+    /// Bytes that were durable are not what was written.
+    Corrupt {
+        /// The file, relative to the data directory.
+        file: String,
+        /// The first byte that is wrong.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// The file system refuses.
+    Disk(DiskError),
+    /// The index can neither be opened nor be made anew.
+    Index(String),
+}
+
+impl OpenError {
+    /// Whether data is damaged, so that starting again changes nothing.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked { path, pid: Some(pid) } => {
+                write!(f, "{} is held by process {pid}: stop that server, or name another --data", path.display())
+            }
+            Self::Locked { path, pid: None } => {
+                write!(f, "{} is held by another process: stop that server, or name another --data", path.display())
+            }
+            Self::NewerFormat { file, found, supported } => write!(
+                f,
+                "{file} has format {found}, this program reads up to {supported}: run the version that wrote it"
+            ),
+            Self::Corrupt { file, offset, reason } => write!(
+                f,
+                "{file} is damaged at offset {offset} ({reason}): restore a backup, or ask for help with this file"
+            ),
+            Self::Disk(error) => write!(f, "{error}: check the data directory's owner, mode and free space"),
+            Self::Index(reason) => {
+                write!(f, "the index cannot be opened or made anew ({reason}): check space and rights of index/")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<DiskError> for OpenError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}

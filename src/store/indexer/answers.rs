@@ -1,0 +1,295 @@
+//! Answering look-ups.
+
+use super::fold::operations_max;
+use super::{FoldError, Indexer};
+use crate::group::{Entry, Record};
+use crate::ids::{GroupId, Principal, UserId};
+use crate::store::disk::Disk;
+use crate::store::index::{Direction, IndexError};
+use crate::store::journal::{Content, Position, ReadError};
+use crate::store::tables::{
+    CHANGES_PER_VALUE, Extent, GroupValue, MembersAt, MembershipValue, StateValue, Value, changes_key, extents_key,
+    group_key, memberships_first, memberships_key, operations_key, state_key,
+};
+use crate::store::{Damaged, GroupState, GroupSummary, Membership, Operation};
+
+/// An answer that may lie in a damaged place of the journal.
+type Read<T> = Result<Result<T, Damaged>, IndexError>;
+
+/// A page of entries that is being filled.
+struct Page {
+    entries: Vec<Entry>,
+    next_seq: u64,
+    through: u64,
+    entries_left: usize,
+    bytes_left: usize,
+}
+
+impl<D: Disk> Indexer<D> {
+    /// A group as it is.
+    pub(crate) fn load_group(&mut self, group: GroupId) -> Read<Option<GroupState>> {
+        let (Some(value), Some(state)) = (self.group_value(group)?, self.state(group)?) else { return Ok(Ok(None)) };
+        damaged_apart(self.with_members(group, value)).map(|record| {
+            record.map(|record| {
+                let StateValue { head, floor, last_at_ms, .. } = state;
+                Some(GroupState { record, head, floor, last_at_ms })
+            })
+        })
+    }
+
+    /// All memberships of a user, in the order of group ids.
+    pub(crate) fn load_user(&self, user: &UserId) -> Result<Vec<Membership>, IndexError> {
+        let mut memberships = Vec::new();
+        self.each_membership(user, [0; 16], |membership| {
+            let head = self.state(membership.group)?.map_or(0, |state| state.head);
+            memberships.push(membership.with_head(head));
+            Ok(More::Yes)
+        })?;
+        Ok(memberships)
+    }
+
+    /// The remembered operations of a principal, oldest first.
+    pub(crate) fn load_operations(&self, principal: &Principal) -> Result<Vec<Operation>, IndexError> {
+        let mut operations = Vec::new();
+        let low = operations_key(principal, u64::MAX);
+        let mut high = operations_key(principal, 0);
+        while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Descending)? {
+            let Value::Operations(some) = stored.value else { return Err(mistaken(&key)) };
+            operations.extend(some);
+            let Some(before) = key_before(key) else { break };
+            high = before;
+        }
+        let surplus = operations.len().saturating_sub(operations_max(principal));
+        operations.drain(..surplus);
+        Ok(operations)
+    }
+
+    /// A page of the groups that a user is a member of, and whether there are more.
+    pub(crate) fn list_groups(
+        &self,
+        user: &UserId,
+        after: Option<GroupId>,
+        count_max: usize,
+    ) -> Result<(Vec<GroupSummary>, bool), IndexError> {
+        let from = after.map_or([0; 16], |group| *group.as_bytes());
+        let mut groups = Vec::new();
+        let mut more = false;
+        self.each_membership(user, from, |membership| {
+            if membership.until.is_some() || after.is_some_and(|after| membership.group <= after) {
+                return Ok(More::Yes);
+            }
+            if groups.len() >= count_max {
+                more = true;
+                return Ok(More::No);
+            }
+            groups.extend(self.summary(membership)?);
+            Ok(More::Yes)
+        })?;
+        Ok((groups, more))
+    }
+
+    /// Entries of a group from a seq on, within the bounds; empty where the log has none.
+    pub(crate) fn read_entries(
+        &mut self,
+        group: GroupId,
+        from: u64,
+        through: u64,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Read<Vec<Entry>> {
+        let Some(state) = self.state(group)? else { return Ok(Ok(Vec::new())) };
+        let (from, through) = (from.max(state.floor), through.min(state.head));
+        let mut page =
+            Page { entries: Vec::new(), next_seq: from, through, entries_left: entries_max, bytes_left: bytes_max };
+        let mut place = extents_key(group, from);
+        let mut direction = Direction::Descending;
+        while page.next_seq <= page.through && page.entries_left > 0 {
+            let (low, high) = match direction {
+                Direction::Descending => (extents_key(group, 0), place),
+                Direction::Ascending => (place, extents_key(group, u64::MAX)),
+            };
+            let Some((key, stored)) = self.overlay.nearest(&low, &high, direction)? else { break };
+            let Value::Extents(extents) = stored.value else { return Err(mistaken(&key)) };
+            let before = page.next_seq;
+            for extent in extents {
+                let filled = self.fill(group, extent, &mut page);
+                if let Err(error) = filled {
+                    // What was read before the damaged place is still good; the next request meets the damage.
+                    return Ok(if page.entries.is_empty() { Err(logged(&error)) } else { Ok(page.entries) });
+                }
+            }
+            if page.next_seq == before {
+                break;
+            }
+            (place, direction) = (extents_key(group, page.next_seq), Direction::Ascending);
+        }
+        Ok(Ok(page.entries))
+    }
+
+    /// Adds the entries of one extent that belong into the page.
+    fn fill(&mut self, group: GroupId, extent: Extent, page: &mut Page) -> Result<(), ReadError> {
+        let behind = extent.first_seq + u64::from(extent.count);
+        if page.next_seq < extent.first_seq
+            || page.next_seq >= behind
+            || page.next_seq > page.through
+            || page.entries_left == 0
+        {
+            return Ok(());
+        }
+        for packet in self.reader.span(extent.position, extent.bytes)? {
+            let Content::Effect(effect) = packet.content else { continue };
+            if effect.group != group || effect.entry.seq < page.next_seq {
+                continue;
+            }
+            if effect.entry.seq != page.next_seq {
+                break;
+            }
+            let bytes = packet.placed.bytes as usize;
+            let full = bytes > page.bytes_left && !page.entries.is_empty();
+            if page.entries_left == 0 || full || page.next_seq > page.through {
+                page.entries_left = 0;
+                return Ok(());
+            }
+            page.entries.push(effect.entry);
+            page.next_seq += 1;
+            page.entries_left -= 1;
+            page.bytes_left = page.bytes_left.saturating_sub(bytes);
+        }
+        if page.next_seq < behind && page.next_seq <= page.through && page.entries_left > 0 {
+            return Err(missing(extent.position));
+        }
+        Ok(())
+    }
+
+    pub(super) fn group_value(&self, group: GroupId) -> Result<Option<GroupValue>, IndexError> {
+        let key = group_key(group);
+        match self.overlay.value(&key)?.map(|stored| stored.value) {
+            Some(Value::Group(value)) => Ok(Some(value)),
+            Some(_) => Err(mistaken(&key)),
+            None => Ok(None),
+        }
+    }
+
+    /// The whole record: its members come from the journal where they are too many for the index.
+    pub(super) fn with_members(&mut self, group: GroupId, value: GroupValue) -> Result<Record, FoldError> {
+        if value.members_at == MembersAt::Value {
+            return Ok(value.record);
+        }
+        let mut positions = Vec::with_capacity(value.changes as usize);
+        for number in 0..value.changes.div_ceil(CHANGES_PER_VALUE) {
+            let key = changes_key(group, number);
+            let Some(Value::Changes(some)) = self.overlay.value(&key)?.map(|stored| stored.value) else {
+                return Err(mistaken(&key).into());
+            };
+            positions.extend(some);
+        }
+        let created = self.entry_at(group, value.created)?;
+        let mut record = Record::from_created(group, &created).ok_or_else(|| missing(value.created))?;
+        for position in positions {
+            record.apply(&self.entry_at(group, position)?);
+        }
+        Ok(record)
+    }
+
+    fn entry_at(&mut self, group: GroupId, position: Position) -> Result<Entry, ReadError> {
+        match self.reader.packet(position)?.content {
+            Content::Effect(effect) if effect.group == group => Ok(effect.entry),
+            _ => Err(missing(position)),
+        }
+    }
+
+    fn state(&self, group: GroupId) -> Result<Option<StateValue>, IndexError> {
+        let key = state_key(group);
+        match self.overlay.value(&key)?.map(|stored| stored.value) {
+            Some(Value::State(state)) => Ok(Some(state)),
+            Some(_) => Err(mistaken(&key)),
+            None => Ok(None),
+        }
+    }
+
+    fn summary(&self, membership: MembershipValue) -> Result<Option<GroupSummary>, IndexError> {
+        let (Some(value), Some(state)) = (self.group_value(membership.group)?, self.state(membership.group)?) else {
+            return Ok(None);
+        };
+        Ok(Some(GroupSummary {
+            group: membership.group,
+            title: value.record.title.to_string(),
+            members: value.members_count,
+            version: value.record.version,
+            head: state.head,
+            received: membership.received,
+            read: membership.read,
+            last_at_ms: state.last_at_ms,
+        }))
+    }
+
+    /// Gives the memberships of a user to `take`, beginning with the value that would hold `from`.
+    fn each_membership(
+        &self,
+        user: &UserId,
+        from: [u8; 16],
+        mut take: impl FnMut(MembershipValue) -> Result<More, IndexError>,
+    ) -> Result<(), IndexError> {
+        let (first, last) = (memberships_key(user, [0; 16]), memberships_key(user, [0xff; 16]));
+        let mut current = self.overlay.nearest(&first, &memberships_key(user, from), Direction::Descending)?;
+        if current.is_none() {
+            current = self.overlay.nearest(&first, &last, Direction::Ascending)?;
+        }
+        while let Some((key, stored)) = current {
+            let Value::Memberships(memberships) = stored.value else { return Err(mistaken(&key)) };
+            let mut behind = key;
+            behind.push(0);
+            current = self.overlay.nearest(&behind, &last, Direction::Ascending)?;
+            // A value that a crash left half split may still have what the next one has taken over.
+            let end = current.as_ref().and_then(|(key, _)| memberships_first(key));
+            for membership in memberships {
+                let taken_over = end.is_some_and(|end| *membership.group.as_bytes() >= end);
+                if !taken_over && take(membership)? == More::No {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an iteration goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    Yes,
+    No,
+}
+
+/// The key just before another of the same length.
+fn key_before(mut key: Vec<u8>) -> Option<Vec<u8>> {
+    let number = u64::from_be_bytes(*key.last_chunk()?).checked_sub(1)?;
+    let start = key.len() - 8;
+    key.truncate(start);
+    key.extend_from_slice(&number.to_be_bytes());
+    Some(key)
+}
+
+fn damaged_apart(read: Result<Record, FoldError>) -> Read<Record> {
+    match read {
+        Ok(record) => Ok(Ok(record)),
+        Err(FoldError::Journal(error)) => Ok(Err(logged(&error))),
+        Err(FoldError::Index(error)) => Err(error),
+    }
+}
+
+fn logged(error: &ReadError) -> Damaged {
+    tracing::error!("{error}");
+    Damaged
+}
+
+fn missing(position: Position) -> ReadError {
+    ReadError::Damaged {
+        file: crate::store::journal::segment::segment_path(position.segment),
+        offset: u64::from(position.offset),
+        reason: "the entry that the index names is not there",
+    }
+}
+
+fn mistaken(key: &[u8]) -> IndexError {
+    IndexError(format!("key {key:02x?} does not hold what its table says"))
+}

@@ -1,0 +1,20 @@
+//! The journal: the append-only log of packets that every acknowledgement depends on, and nothing else does.
+//!
+//! It owns the segments below `journal/`, knows the disk port, and knows nothing of threads, the index or the hub.
+//! Bytes are specified in [`packet`] and [`segment`], crash points in `docs/durability.md`.
+
+pub(crate) mod packet;
+pub(crate) mod reader;
+pub(crate) mod recovery;
+pub(crate) mod segment;
+pub(crate) mod spare;
+#[cfg(test)]
+pub(crate) mod tests;
+pub(crate) mod writer;
+
+pub(crate) use packet::{Content, Position};
+pub(crate) use reader::{JournalReader, ReadError};
+pub(crate) use recovery::{Applied, Opened};
+pub(crate) use segment::{DirectoryId, JOURNAL_DIRECTORY};
+pub(crate) use spare::Spare;
+pub(crate) use writer::{Now, Placed, Writer};

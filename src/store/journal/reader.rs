@@ -1,0 +1,163 @@
+//! Reading packets back: one by its place, those of a span, or all from one place to another.
+
+use std::collections::BTreeMap;
+
+use super::packet::{Content, Packet, Position};
+use super::recovery::{advance, first_tail, say};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use super::writer::Placed;
+use crate::limits::PACKET_BYTES_MAX;
+use crate::store::disk::{Disk, DiskError, DiskFile};
+
+/// Segments kept open for reading.
+const OPEN_SEGMENTS_MAX: usize = 16;
+
+/// Why a read gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReadError {
+    /// The bytes are not what was written.
+    Damaged {
+        /// The segment's path.
+        file: String,
+        /// The first byte that is wrong.
+        offset: u64,
+        /// In words.
+        reason: &'static str,
+    },
+    /// The disk does not give them.
+    Disk(DiskError),
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damaged { file, offset, reason } => write!(f, "{file} is damaged at offset {offset}: {reason}"),
+            Self::Disk(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<DiskError> for ReadError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Reads a journal that somebody else is appending to; never asked for anything that is not synced.
+pub(crate) struct JournalReader<D: Disk> {
+    disk: D,
+    segment_bytes: u32,
+    open: BTreeMap<u32, (D::File, SegmentHeader)>,
+}
+
+/// A packet that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReadPacket {
+    pub(crate) placed: Placed,
+    pub(crate) content: Content,
+}
+
+impl<D: Disk> JournalReader<D> {
+    /// A reader of the journal on `disk`.
+    pub(crate) fn new(disk: D, segment_bytes: u32) -> Self {
+        Self { disk, segment_bytes, open: BTreeMap::new() }
+    }
+
+    /// Another reader of the same journal.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::new(self.disk.clone(), self.segment_bytes)
+    }
+
+    /// The packet at a place.
+    pub(crate) fn packet(&mut self, position: Position) -> Result<ReadPacket, ReadError> {
+        let mut bytes = self.bytes(position, 8 * 1024)?;
+        let salt = self.segment(position.segment)?.1.salt;
+        if Packet::decode(&bytes, salt).is_err() {
+            bytes = self.bytes(position, PACKET_BYTES_MAX)?;
+        }
+        decode(&bytes, salt, position).ok_or_else(|| damaged(position, "there is no whole packet"))
+    }
+
+    /// All whole packets that begin in the `span_bytes` from a place, in their order. A damaged one is passed over:
+    /// whoever asked knows what it must find.
+    pub(crate) fn span(&mut self, position: Position, span_bytes: u32) -> Result<Vec<ReadPacket>, ReadError> {
+        let bytes = self.bytes(position, span_bytes as usize)?;
+        let salt = self.segment(position.segment)?.1.salt;
+        let mut packets = Vec::new();
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at as usize..).filter(|rest| !rest.is_empty()) {
+            let place = Position { segment: position.segment, offset: position.offset + at };
+            match decode(rest, salt, place) {
+                Some(packet) => {
+                    at += packet.placed.bytes;
+                    packets.push(packet);
+                }
+                None => at += 8,
+            }
+        }
+        Ok(packets)
+    }
+
+    /// Gives every packet from `from` up to `to` to `take`, in their order. What is between was synced, so anything
+    /// wrong is damage. Both are places between packets; a segment without a successor ends at `to`.
+    pub(crate) fn walk<E: From<ReadError>>(
+        &mut self,
+        from: Position,
+        to: Position,
+        mut take: impl FnMut(ReadPacket) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for number in from.segment..=to.segment {
+            let header = self.segment(number)?.1;
+            let end = if number == to.segment { to.offset } else { self.segment(number + 1)?.1.previous_end.offset };
+            let mut bytes = vec![0; end as usize];
+            self.segment(number)?.0.read_at(0, &mut bytes).map_err(ReadError::from)?;
+            let mut tail = first_tail(&header);
+            while tail.offset < end {
+                let place = tail.position();
+                let (packet, after) = advance(&bytes, tail).map_err(|error| damaged(place, say(error)))?;
+                if place >= from {
+                    take(read_packet(&packet, place).ok_or_else(|| damaged(place, "a whole packet holds no value"))?)?;
+                }
+                tail = after;
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, position: Position, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
+        let left = self.segment_bytes.saturating_sub(position.offset) as usize;
+        let mut bytes = vec![0; bytes_max.min(left)];
+        self.segment(position.segment)?.0.read_at(u64::from(position.offset), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn segment(&mut self, number: u32) -> Result<&(D::File, SegmentHeader), ReadError> {
+        if !self.open.contains_key(&number) {
+            let path = segment_path(number);
+            let file = self.disk.open(&path)?;
+            let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
+            file.read_at(0, &mut bytes)?;
+            let Ok(header) = SegmentHeader::decode(&bytes) else {
+                return Err(damaged(Position { segment: number, offset: 0 }, "the header is damaged"));
+            };
+            if self.open.len() >= OPEN_SEGMENTS_MAX {
+                self.open.pop_first();
+            }
+            self.open.insert(number, (file, header));
+        }
+        Ok(&self.open[&number])
+    }
+}
+
+fn decode(bytes: &[u8], salt: u32, position: Position) -> Option<ReadPacket> {
+    read_packet(&Packet::decode(bytes, salt).ok()?, position)
+}
+
+fn read_packet(packet: &Packet<'_>, position: Position) -> Option<ReadPacket> {
+    let content = packet.content().ok()?;
+    Some(ReadPacket { placed: Placed { lsn: packet.lsn, position, bytes: packet.bytes }, content })
+}
+
+fn damaged(position: Position, reason: &'static str) -> ReadError {
+    ReadError::Damaged { file: segment_path(position.segment), offset: u64::from(position.offset), reason }
+}

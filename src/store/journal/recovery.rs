@@ -1,0 +1,425 @@
+//! Opening a journal after whatever happened: what counts, what is a torn tail, and what is damage.
+//!
+//! A disk may keep later bytes of what was never synced and lose earlier ones, so good packets behind a bad one prove
+//! nothing. Every batch says up to where everything was synced when it was written: the highest such *watermark* in
+//! any whole packet, wherever it stands, divides the last segment. Above it the first bad packet ends the log; below
+//! it anything wrong is damage, and the journal is not opened. A successor's header and what the index has applied
+//! are watermarks too.
+//!
+//! What is accepted above the watermark was perhaps never synced: after a kill or a failed sync it may be readable
+//! from memory only. So it is written again, into a new segment, synced, and marked, before anything is answered.
+
+use super::packet::{Body, Content, ContentError, Packet, PacketError, Position, Watermark, encode, watermark_at};
+use super::segment::{
+    HeaderError, JOURNAL_DIRECTORY, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
+};
+use super::spare::{make_now, remove_leftovers};
+use super::writer::{Journal, Now, Tail, Writer, begin_segment, beginning};
+use crate::store::OpenError;
+use crate::store::disk::{Disk, DiskFile};
+
+/// Up to where the index has applied the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The LSN of the last packet applied.
+    pub(crate) lsn: u64,
+    /// The place behind it.
+    pub(crate) end: Position,
+}
+
+/// A journal that is open.
+pub(crate) struct Opened<D: Disk> {
+    /// Goes on at its end.
+    pub(crate) writer: Writer<D>,
+    /// The place behind its last packet.
+    pub(crate) end: Position,
+    /// Whether what the index says it has applied is a place in this journal; else the index is to be rebuilt.
+    pub(crate) index_agrees: bool,
+    /// The clocks of the newest packet.
+    pub(crate) last: Now,
+}
+
+/// Whether a directory without a `FORMAT` file was merely interrupted while it was made: nothing was ever written.
+pub(crate) fn is_unused<D: Disk>(disk: &D) -> Result<bool, OpenError> {
+    if !disk.exists(JOURNAL_DIRECTORY)? {
+        return Ok(true);
+    }
+    remove_leftovers(disk)?;
+    match disk.list(JOURNAL_DIRECTORY)?.as_slice() {
+        [] => Ok(true),
+        [only] if only.name == "00000001.seg" && only.size_bytes > u64::from(SEGMENT_HEADER_BYTES) => {
+            let bytes = read(disk, 1, u32::try_from(only.size_bytes).unwrap_or(u32::MAX))?;
+            Ok(all_zero(&bytes, SEGMENT_HEADER_BYTES))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Makes the first segment of a new journal.
+pub(crate) fn create<D: Disk>(journal: &mut Journal<D>) -> Result<(), OpenError> {
+    journal.disk.create_directory(JOURNAL_DIRECTORY)?;
+    journal.disk.sync_directory("")?;
+    let spare = make_now(&journal.disk, "first", u64::from(journal.segment_bytes))?;
+    begin_segment(journal, spare, beginning(), 0, |_, _| {})?;
+    Ok(())
+}
+
+/// Opens a journal; `applied` is what the index says. Errors leave the segments as they are.
+pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -> Result<Opened<D>, OpenError> {
+    remove_leftovers(&journal.disk)?;
+    let headers = read_headers(&journal)?;
+    let last = *headers.last().ok_or_else(|| missing(1))?;
+    if applied.is_some_and(|applied| applied.end.segment > last.number) {
+        return Err(missing(last.number + 1));
+    }
+    let first_scanned = applied.map_or(1, |applied| applied.end.segment.max(1));
+    let mut scan = Scan { applied, ..Scan::default() };
+    for pair in headers.windows(2) {
+        let [header, next] = pair else { continue };
+        if header.number >= first_scanned {
+            scan_closed(&journal, header, next, &mut scan)?;
+        }
+    }
+    let bytes = read(&journal.disk, last.number, journal.segment_bytes)?;
+    let tail = scan_last(&bytes, &last, &mut scan)?;
+    let synced = tail_at(&bytes, &last, scan.watermark.max(start_of(&last)))?;
+    let clean = all_zero(&bytes, tail.offset);
+    let changes_above = has_changes(&bytes, synced, tail);
+    let running_ms = scan.last.running_ms.max(last.running_ms);
+    let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
+    let writer = if clean && !changes_above {
+        go_on_in_place(journal, &bytes, synced, tail)?
+    } else {
+        tracing::warn!(
+            file = segment_path(last.number),
+            synced = synced.offset,
+            accepted = tail.offset - synced.offset,
+            "the journal was not closed: what is whole behind the last sync is written again"
+        );
+        write_again(&mut journal, &bytes, synced, tail, running_ms)?.finish(journal, last_now)?
+    };
+    Ok(Opened { end: writer.end(), writer, index_agrees: applied.is_none() || scan.applied_found, last: last_now })
+}
+
+#[derive(Default)]
+struct Scan {
+    applied: Option<Applied>,
+    applied_found: bool,
+    watermark: Position,
+    last: Now,
+}
+
+impl Scan {
+    /// Takes note of a good packet that ends at `end`.
+    fn note(&mut self, number: u32, packet: &Packet<'_>, end: Tail) -> Result<(), OpenError> {
+        if self.applied == Some(Applied { lsn: packet.lsn, end: end.position() }) {
+            self.applied_found = true;
+        }
+        let offset = end.offset - packet.bytes;
+        match packet.content() {
+            Ok(Content::Watermark(watermark)) => {
+                self.watermark = self.watermark.max(watermark.synced);
+                self.last = Now { running_ms: watermark.running_ms, wall_ms: watermark.wall_ms };
+                Ok(())
+            }
+            Ok(Content::Effect(_) | Content::Marks(_)) => Ok(()),
+            Err(ContentError::Newer) => Err(OpenError::NewerFormat {
+                file: segment_path(number),
+                found: u32::from(u8::MAX),
+                supported: SEGMENT_FORMAT,
+            }),
+            Err(ContentError::Malformed(error)) => {
+                Err(corrupt(number, offset, &format!("a whole packet holds no value: {error}")))
+            }
+        }
+    }
+}
+
+fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, OpenError> {
+    let mut headers: Vec<SegmentHeader> = Vec::new();
+    for file in journal.disk.list(JOURNAL_DIRECTORY)? {
+        let Some(number) = segment_number(&file.name) else {
+            tracing::warn!(file = file.name, "a file in the journal's directory that is no segment; left alone");
+            continue;
+        };
+        let expected = u32::try_from(headers.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if number != expected {
+            return Err(missing(expected));
+        }
+        if file.size_bytes != u64::from(journal.segment_bytes) {
+            let reason = format!("the segment has {} bytes instead of {}", file.size_bytes, journal.segment_bytes);
+            return Err(corrupt(number, u32::try_from(file.size_bytes).unwrap_or(u32::MAX), &reason));
+        }
+        headers.push(read_header(journal, number, headers.last())?);
+    }
+    Ok(headers)
+}
+
+fn read_header<D: Disk>(
+    journal: &Journal<D>,
+    number: u32,
+    previous: Option<&SegmentHeader>,
+) -> Result<SegmentHeader, OpenError> {
+    let header = SegmentHeader::decode(&read(&journal.disk, number, SEGMENT_HEADER_BYTES)?);
+    let header = header.map_err(|error| match error {
+        HeaderError::Newer(found) => {
+            OpenError::NewerFormat { file: segment_path(number), found, supported: SEGMENT_FORMAT }
+        }
+        HeaderError::NotASegment => corrupt(number, 0, "the header is not that of a segment"),
+        HeaderError::BadCrc => corrupt(number, 0, "the header's CRC does not fit"),
+        HeaderError::Malformed(error) => corrupt(number, 0, &format!("the header holds no value: {error}")),
+    })?;
+    let (end, lsn) = previous.map_or((Position::default(), 1), |previous| {
+        (Position { segment: previous.number, offset: header.previous_end.offset }, previous.first_lsn)
+    });
+    let reason = if header.directory != journal.directory {
+        "the segment belongs to another data directory"
+    } else if header.number != number {
+        "the segment has another number than its name"
+    } else if header.segment_bytes != u64::from(journal.segment_bytes) {
+        "the segment was made for another size"
+    } else if header.previous_end != end
+        || header.first_lsn < lsn
+        || (previous.is_some() && !(SEGMENT_HEADER_BYTES..=journal.segment_bytes).contains(&end.offset))
+    {
+        "the segment does not follow its predecessor"
+    } else {
+        return Ok(header);
+    };
+    Err(corrupt(number, 0, reason))
+}
+
+/// Checks a segment that has a successor: all of it, up to the end that the successor names, was synced.
+fn scan_closed<D: Disk>(
+    journal: &Journal<D>,
+    header: &SegmentHeader,
+    next: &SegmentHeader,
+    scan: &mut Scan,
+) -> Result<(), OpenError> {
+    let bytes = read(&journal.disk, header.number, journal.segment_bytes)?;
+    let bytes = bytes.get(..offset(next.previous_end.offset)).unwrap_or_default();
+    let mut tail = first_tail(header);
+    while tail.offset < next.previous_end.offset {
+        let (packet, after) = advance(bytes, tail).map_err(|error| corrupt(header.number, tail.offset, say(error)))?;
+        scan.note(header.number, &packet, after)?;
+        tail = after;
+    }
+    if tail.next_lsn != next.first_lsn || tail.previous_crc != next.previous_crc {
+        return Err(corrupt(header.number, tail.offset, "the successor goes on from another packet"));
+    }
+    Ok(())
+}
+
+/// Follows the last segment up to the first bad packet; gives its end. Fails if anything says that more was synced.
+fn scan_last(bytes: &[u8], header: &SegmentHeader, scan: &mut Scan) -> Result<Tail, OpenError> {
+    let mut tail = first_tail(header);
+    let bad = loop {
+        match advance(bytes, tail) {
+            Ok((packet, after)) => {
+                scan.note(header.number, &packet, after)?;
+                tail = after;
+            }
+            Err(error) => break error,
+        }
+    };
+    // The highest watermark may stand behind the bad place; a packet can begin at every eighth byte.
+    for chunk in (offset(tail.offset)..used_bytes(bytes)).step_by(8) {
+        if let Some(watermark) = bytes.get(chunk..).and_then(|bytes| watermark_at(bytes, header.salt)) {
+            scan.watermark = scan.watermark.max(watermark.synced);
+        }
+    }
+    if let Some(applied) = scan.applied
+        && applied.end.segment == header.number
+    {
+        if applied.end > tail.position() || applied.lsn >= tail.next_lsn {
+            let reason = format!("the log ends before LSN {}, which the index has applied", applied.lsn);
+            return Err(corrupt(header.number, tail.offset, &reason));
+        }
+        if scan.applied_found {
+            scan.watermark = scan.watermark.max(applied.end);
+        }
+    }
+    if scan.watermark > tail.position() {
+        let Position { segment, offset } = scan.watermark;
+        let reason = format!("{}, below segment {segment} offset {offset}, which was synced", say(bad));
+        return Err(corrupt(header.number, tail.offset, &reason));
+    }
+    Ok(tail)
+}
+
+/// Reads the packet at `tail` and checks its LSN and the chain; gives the tail behind it.
+pub(crate) fn advance(bytes: &[u8], tail: Tail) -> Result<(Packet<'_>, Tail), Bad> {
+    let packet =
+        Packet::decode(bytes.get(offset(tail.offset)..).unwrap_or_default(), tail.salt).map_err(Bad::Packet)?;
+    if packet.lsn != tail.next_lsn {
+        return Err(Bad::Lsn);
+    }
+    if packet.previous_crc != tail.previous_crc {
+        return Err(Bad::Chain);
+    }
+    let after =
+        Tail { offset: tail.offset + packet.bytes, next_lsn: tail.next_lsn + 1, previous_crc: packet.crc, ..tail };
+    Ok((packet, after))
+}
+
+/// Why a packet does not continue the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    Packet(PacketError),
+    Lsn,
+    Chain,
+}
+
+/// In words, for the log and the operator.
+pub(crate) fn say(bad: Bad) -> &'static str {
+    match bad {
+        Bad::Packet(PacketError::Empty) => "there is no packet",
+        Bad::Packet(PacketError::BadLength) => "a packet's header is damaged",
+        Bad::Packet(PacketError::BadCrc) => "a packet's CRC does not fit",
+        Bad::Lsn => "a packet's LSN is not the next one",
+        Bad::Chain => "a packet does not follow the one before it",
+    }
+}
+
+/// The tail at a place that lies between two packets of the segment.
+fn tail_at(bytes: &[u8], header: &SegmentHeader, place: Position) -> Result<Tail, OpenError> {
+    let mut tail = first_tail(header);
+    while tail.position() < place {
+        let (_, after) = advance(bytes, tail).map_err(|error| corrupt(header.number, tail.offset, say(error)))?;
+        tail = after;
+    }
+    if tail.position() != place {
+        return Err(corrupt(header.number, place.offset, "a watermark points into a packet"));
+    }
+    Ok(tail)
+}
+
+fn has_changes(bytes: &[u8], from: Tail, to: Tail) -> bool {
+    let mut tail = from;
+    while tail.offset < to.offset {
+        match advance(bytes, tail) {
+            Ok((packet, after)) if packet.is_watermark() => tail = after,
+            _ => return true,
+        }
+    }
+    false
+}
+
+/// Nothing but markers stands behind the last sync, and zeros behind them: the same segment goes on. The markers are
+/// written again as they are, because they may be in memory only, and what follows is chained to them.
+fn go_on_in_place<D: Disk>(
+    journal: Journal<D>,
+    bytes: &[u8],
+    synced: Tail,
+    tail: Tail,
+) -> Result<Writer<D>, OpenError> {
+    let file = journal.disk.open(&segment_path(tail.segment))?;
+    if synced != tail {
+        let again = bytes.get(offset(synced.offset)..offset(tail.offset)).unwrap_or_default();
+        file.write_at(u64::from(synced.offset), again)?;
+    }
+    file.sync()?;
+    Ok(Writer::new(journal, file, tail))
+}
+
+/// A segment that was written by recovery and is not marked yet.
+struct Rewritten<F> {
+    file: F,
+    tail: Tail,
+}
+
+impl<D: DiskFile> Rewritten<D> {
+    fn finish<K: Disk<File = D>>(self, journal: Journal<K>, now: Now) -> Result<Writer<K>, OpenError> {
+        let mut bytes = Vec::new();
+        let mut tail = self.tail;
+        let watermark = Watermark { synced: tail.position(), running_ms: now.running_ms, wall_ms: now.wall_ms };
+        push(&mut bytes, &mut tail, &Body::Watermark(watermark));
+        self.file.write_at(u64::from(self.tail.offset), &bytes)?;
+        self.file.sync()?;
+        Ok(Writer::new(journal, self.file, tail))
+    }
+}
+
+/// Writes what was accepted above the watermark into a new segment, which ends the old one at the watermark. The
+/// packets keep their LSNs. Markers at the very end say nothing that is still of use and are left out, so that the
+/// rest always fits.
+fn write_again<D: Disk>(
+    journal: &mut Journal<D>,
+    bytes: &[u8],
+    synced: Tail,
+    tail: Tail,
+    running_ms: u64,
+) -> Result<Rewritten<D::File>, OpenError> {
+    let mut accepted = Vec::new();
+    let mut cursor = synced;
+    while cursor.offset < tail.offset {
+        let (packet, after) =
+            advance(bytes, cursor).map_err(|error| corrupt(tail.segment, cursor.offset, say(error)))?;
+        accepted.push(packet);
+        cursor = after;
+    }
+    while accepted.last().is_some_and(Packet::is_watermark) {
+        accepted.pop();
+    }
+    let spare = make_now(&journal.disk, "recovered", u64::from(journal.segment_bytes))?;
+    let (file, tail) = begin_segment(journal, spare, synced, running_ms, |out, tail| {
+        for packet in &accepted {
+            push(out, tail, &Body::Again(packet));
+        }
+    })?;
+    Ok(Rewritten { file, tail })
+}
+
+fn push(out: &mut Vec<u8>, tail: &mut Tail, body: &Body<'_>) {
+    let start = out.len();
+    tail.previous_crc = encode(out, tail.salt, tail.next_lsn, tail.previous_crc, body);
+    tail.next_lsn += 1;
+    tail.offset += u32::try_from(out.len() - start).expect("a packet is bounded");
+}
+
+/// The tail of a segment without packets.
+pub(crate) fn first_tail(header: &SegmentHeader) -> Tail {
+    Tail {
+        segment: header.number,
+        salt: header.salt,
+        offset: SEGMENT_HEADER_BYTES,
+        next_lsn: header.first_lsn,
+        previous_crc: header.previous_crc,
+    }
+}
+
+fn start_of(header: &SegmentHeader) -> Position {
+    first_tail(header).position()
+}
+
+fn read<D: Disk>(disk: &D, number: u32, bytes: u32) -> Result<Vec<u8>, OpenError> {
+    let mut buffer = vec![0; offset(bytes)];
+    disk.open(&segment_path(number))?.read_at(0, &mut buffer)?;
+    Ok(buffer)
+}
+
+fn all_zero(bytes: &[u8], from: u32) -> bool {
+    used_bytes(bytes) <= offset(from)
+}
+
+/// The length without the zeros at the end. In blocks, because a segment is mostly zeros and a start waits for this.
+fn used_bytes(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 4096;
+    let is_used = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let Some(last) = bytes.chunks(BLOCK).rposition(is_used) else { return 0 };
+    let start = last * BLOCK;
+    let block = bytes.get(start..bytes.len().min(start + BLOCK)).unwrap_or_default();
+    start + block.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
+}
+
+fn offset(offset: u32) -> usize {
+    usize::try_from(offset).expect("32 bits fit an address")
+}
+
+fn missing(number: u32) -> OpenError {
+    corrupt(number, 0, "the segment is missing")
+}
+
+fn corrupt(number: u32, offset: u32, reason: &str) -> OpenError {
+    OpenError::Corrupt { file: segment_path(number), offset: u64::from(offset), reason: reason.to_owned() }
+}

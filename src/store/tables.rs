@@ -1,0 +1,425 @@
+//! Keys and values of the index.
+//!
+//! One ordered map; the first byte of a key is its table. `user` is one byte of length and the text, as in
+//! `record.rs`; a position is u32 segment, u32 offset. Integers are big-endian.
+//!
+//! ```text
+//! key                                       value's fields
+//! 00                                        applied: lsn u64, end position, directory id 16, running_ms u64
+//! 10 group 16                               group: group 16, title text, owner user, creator user, created_at_ms u64,
+//!                                           version u64, dissolved u8, member count u32, changes u32, created
+//!                                           position, members u8: 1 list of (user, joined u64); 0 too many for a
+//!                                           value: read from the journal
+//! 20 group 16, n u32                        changes: list of positions of the packets that changed the record after
+//!                                           it was created, 256 a key
+//! 30 group 16                               state: head u64, floor u64, last_at_ms u64, last key of extents u64
+//! 40 principal u8, user, !n u64             operations: list of (operation 16, fingerprint u64, group 16, seq u64,
+//!                                           version u64, members u32), 64 a key
+//! 50 group 16, first seq u64                extents: list of (first seq u64, count u32, position, bytes u32), 100 a
+//!                                           key; an extent is where `count` entries of the group stand
+//! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
+//!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
+//!                                           from the key's own up to the next key's
+//! ```
+//!
+//! A value is a packet of its own:
+//!
+//! ```text
+//! 0  version  u8   1
+//! 1  CRC      u32  CRC-32 (IEEE) of the key, then of everything behind this field
+//! 5  LSN      u64  of the last packet that changed this value: one that is not newer changes nothing
+//! 13 fields
+//! ```
+//!
+//! Dirty values are flushed in the descending order of their keys, the applied LSN last. The order of tables and the
+//! complement `!n` make every prefix of a flush one that replay completes: see `overlay.rs`.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
+
+use super::index::ITEM_BYTES_MAX;
+use super::journal::{DirectoryId, Position};
+use super::record::{ended, principal_parts};
+use super::{Membership, Operation};
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::group::{Member, Record};
+use crate::ids::{GroupId, Principal, UserId};
+use crate::limits::{GROUP_MEMBERS_MAX, TITLE_BYTES_MAX};
+
+/// Memberships in one value.
+pub(crate) const MEMBERSHIPS_PER_VALUE: usize = 32;
+/// Operations in one value.
+pub(crate) const OPERATIONS_PER_VALUE: usize = 64;
+/// Extents in one value.
+pub(crate) const EXTENTS_PER_VALUE: usize = 100;
+/// Positions of changes in one value.
+pub(crate) const CHANGES_PER_VALUE: u32 = 256;
+/// The same, as a length.
+const CHANGES_MAX: usize = 256;
+const _: () = assert!(CHANGES_MAX == 256 && CHANGES_PER_VALUE == 256);
+/// Journal that one extent covers, unless its first packet alone is larger.
+pub(crate) const EXTENT_BYTES_MAX: u32 = 64 * 1024;
+/// A value has at most so many bytes: the longest key has 82.
+pub(crate) const VALUE_BYTES_MAX: usize = ITEM_BYTES_MAX - 96;
+
+const VERSION: u8 = 1;
+const _: () = assert!(13 + 4 + MEMBERSHIPS_PER_VALUE * 48 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + OPERATIONS_PER_VALUE * 60 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 24 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + CHANGES_MAX * 8 <= VALUE_BYTES_MAX);
+
+/// A value with the LSN of its last change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) lsn: u64,
+    pub(crate) value: Value,
+}
+
+/// The values of all tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Applied(AppliedValue),
+    Changes(Vec<Position>),
+    Group(GroupValue),
+    State(StateValue),
+    Operations(Vec<Operation>),
+    Extents(Vec<Extent>),
+    Memberships(Vec<MembershipValue>),
+}
+
+/// Up to where the journal has been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AppliedValue {
+    pub(crate) lsn: u64,
+    pub(crate) end: Position,
+    pub(crate) directory: DirectoryId,
+    pub(crate) running_ms: u64,
+}
+
+/// A group's record; `record.members` is empty where they are too many for a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupValue {
+    pub(crate) record: Record,
+    pub(crate) members_count: u32,
+    pub(crate) changes: u32,
+    pub(crate) created: Position,
+    pub(crate) members_at: MembersAt,
+}
+
+/// Where the member list of a group stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MembersAt {
+    /// In the value.
+    Value,
+    /// In the journal: the created entry and the changes.
+    Journal,
+}
+
+/// What every entry of a group changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateValue {
+    pub(crate) head: u64,
+    pub(crate) floor: u64,
+    pub(crate) last_at_ms: u64,
+    /// The seq in the last key of extents.
+    pub(crate) extents_last: u64,
+}
+
+/// A stretch of journal with entries of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) first_seq: u64,
+    pub(crate) count: u32,
+    pub(crate) position: Position,
+    pub(crate) bytes: u32,
+}
+
+/// A user's place in one group, without what belongs to the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MembershipValue {
+    pub(crate) group: GroupId,
+    pub(crate) joined: u64,
+    pub(crate) until: Option<u64>,
+    pub(crate) received: u64,
+    pub(crate) read: u64,
+}
+
+impl MembershipValue {
+    /// With the group's head.
+    pub(crate) fn with_head(self, head: u64) -> Membership {
+        let Self { group, joined, until, received, read } = self;
+        Membership { group, joined, until, received, read, head }
+    }
+}
+
+fn key(table: u8, fields: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut key = vec![table];
+    fields(&mut Writer::new(&mut key));
+    key
+}
+
+/// The key of the applied LSN: the lowest of all, so that it is flushed last.
+pub(crate) fn applied_key() -> Vec<u8> {
+    vec![0x00]
+}
+
+/// The key of the n-th value of a group's changes.
+pub(crate) fn changes_key(group: GroupId, number: u32) -> Vec<u8> {
+    key(0x20, |writer| {
+        writer.group(group);
+        writer.u32(number);
+    })
+}
+
+/// The key of a group's record.
+pub(crate) fn group_key(group: GroupId) -> Vec<u8> {
+    key(0x10, |writer| writer.group(group))
+}
+
+/// The key of a group's state.
+pub(crate) fn state_key(group: GroupId) -> Vec<u8> {
+    key(0x30, |writer| writer.group(group))
+}
+
+/// The key of the n-th value of a principal's operations. Later ones stand lower.
+pub(crate) fn operations_key(principal: &Principal, number: u64) -> Vec<u8> {
+    let (kind, user) = principal_parts(principal);
+    key(0x40, |writer| {
+        writer.u8(kind);
+        writer.user(user);
+        writer.u64(!number);
+    })
+}
+
+/// The number in a key of operations.
+pub(crate) fn operations_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|number| !u64::from_be_bytes(*number))
+}
+
+/// The key of the extents of a group that begin at `first_seq`.
+pub(crate) fn extents_key(group: GroupId, first_seq: u64) -> Vec<u8> {
+    key(0x50, |writer| {
+        writer.group(group);
+        writer.u64(first_seq);
+    })
+}
+
+/// The key of a user's memberships from a group on; all zeros is the first.
+pub(crate) fn memberships_key(user: &UserId, first_group: [u8; 16]) -> Vec<u8> {
+    key(0x60, |writer| {
+        writer.user(user);
+        writer.raw(&first_group);
+    })
+}
+
+/// The group in a key of memberships.
+pub(crate) fn memberships_first(key: &[u8]) -> Option<[u8; 16]> {
+    key.last_chunk().copied()
+}
+
+impl Stored {
+    /// The bytes under `key`.
+    pub(crate) fn encode(&self, key: &[u8]) -> Vec<u8> {
+        let mut fields = Vec::new();
+        let mut writer = Writer::new(&mut fields);
+        writer.u64(self.lsn);
+        self.value.encode(&mut writer);
+        let mut bytes = Vec::with_capacity(fields.len().saturating_add(5));
+        let mut writer = Writer::new(&mut bytes);
+        writer.u8(VERSION);
+        writer.u32(value_crc(key, &fields));
+        writer.raw(&fields);
+        bytes
+    }
+
+    /// Reads the value of `key`.
+    pub(crate) fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(DecodeError::BadValue);
+        }
+        let crc = reader.u32()?;
+        let fields = reader.take(reader.remaining())?;
+        if value_crc(key, fields) != crc {
+            return Err(DecodeError::BadValue);
+        }
+        let mut reader = Reader::new(fields);
+        let stored = Self { lsn: reader.u64()?, value: Value::decode(*key.first().unwrap_or(&0xff), &mut reader)? };
+        ended(&reader)?;
+        Ok(stored)
+    }
+}
+
+fn value_crc(key: &[u8], fields: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(fields);
+    hasher.finalize()
+}
+
+fn encode_list<T>(writer: &mut Writer<'_>, items: &[T], mut item: impl FnMut(&mut Writer<'_>, &T)) {
+    writer.count(items.len());
+    for each in items {
+        item(writer, each);
+    }
+}
+
+impl Value {
+    fn encode(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Applied(applied) => {
+                writer.u64(applied.lsn);
+                applied.end.encode(writer);
+                writer.raw(&applied.directory);
+                writer.u64(applied.running_ms);
+            }
+            Self::Changes(positions) => encode_list(writer, positions, |writer, position| position.encode(writer)),
+            Self::Group(group) => group.encode(writer),
+            Self::State(state) => {
+                writer.u64(state.head);
+                writer.u64(state.floor);
+                writer.u64(state.last_at_ms);
+                writer.u64(state.extents_last);
+            }
+            Self::Operations(operations) => encode_list(writer, operations, |writer, operation| {
+                writer.operation(operation.operation);
+                writer.u64(operation.fingerprint);
+                writer.group(operation.group);
+                writer.u64(operation.seq);
+                writer.u64(operation.version);
+                writer.u32(operation.members);
+            }),
+            Self::Extents(extents) => encode_list(writer, extents, |writer, extent| {
+                writer.u64(extent.first_seq);
+                writer.u32(extent.count);
+                extent.position.encode(writer);
+                writer.u32(extent.bytes);
+            }),
+            Self::Memberships(memberships) => encode_list(writer, memberships, |writer, membership| {
+                writer.group(membership.group);
+                writer.u64(membership.joined);
+                writer.u64(membership.until.unwrap_or(0));
+                writer.u64(membership.received);
+                writer.u64(membership.read);
+            }),
+        }
+    }
+
+    fn decode(table: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match table {
+            0x00 => Self::Applied(AppliedValue {
+                lsn: reader.u64()?,
+                end: Position::decode(reader)?,
+                directory: *reader.take(16)?.first_chunk().ok_or(DecodeError::Truncated)?,
+                running_ms: reader.u64()?,
+            }),
+            0x20 => Self::Changes(reader.list(CHANGES_MAX, 8, Position::decode)?),
+            0x10 => Self::Group(GroupValue::decode(reader)?),
+            0x30 => Self::State(StateValue {
+                head: reader.u64()?,
+                floor: reader.u64()?,
+                last_at_ms: reader.u64()?,
+                extents_last: reader.u64()?,
+            }),
+            0x40 => Self::Operations(reader.list(OPERATIONS_PER_VALUE, 60, decode_operation)?),
+            0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 24, decode_extent)?),
+            0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
+            _ => return Err(DecodeError::BadValue),
+        })
+    }
+}
+
+fn decode_operation(reader: &mut Reader<'_>) -> Result<Operation, DecodeError> {
+    Ok(Operation {
+        operation: reader.operation()?,
+        fingerprint: reader.u64()?,
+        group: reader.group()?,
+        seq: reader.u64()?,
+        version: reader.u64()?,
+        members: reader.u32()?,
+    })
+}
+
+fn decode_extent(reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
+    Ok(Extent {
+        first_seq: reader.u64()?,
+        count: reader.u32()?,
+        position: Position::decode(reader)?,
+        bytes: reader.u32()?,
+    })
+}
+
+fn decode_membership(reader: &mut Reader<'_>) -> Result<MembershipValue, DecodeError> {
+    Ok(MembershipValue {
+        group: reader.group()?,
+        joined: reader.u64()?,
+        until: Some(reader.u64()?).filter(|until| *until != 0),
+        received: reader.u64()?,
+        read: reader.u64()?,
+    })
+}
+
+impl GroupValue {
+    /// Forgets the members where the value would be too large with them: the journal has them.
+    pub(crate) fn shrink(&mut self) {
+        if self.members_at == MembersAt::Value && self.bytes() > VALUE_BYTES_MAX {
+            self.members_at = MembersAt::Journal;
+            self.record.members = Vec::new();
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let mut bytes = Vec::new();
+        self.encode(&mut Writer::new(&mut bytes));
+        bytes.len().saturating_add(13)
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        let record = &self.record;
+        writer.group(record.group);
+        writer.text(&record.title);
+        writer.user(&record.owner);
+        writer.user(&record.creator);
+        writer.u64(record.created_at_ms);
+        writer.u64(record.version);
+        writer.u8(u8::from(record.dissolved));
+        writer.u32(self.members_count);
+        writer.u32(self.changes);
+        self.created.encode(writer);
+        match self.members_at {
+            MembersAt::Value => {
+                writer.u8(1);
+                encode_list(writer, &record.members, |writer, member| {
+                    writer.user(&member.user);
+                    writer.u64(member.joined);
+                });
+            }
+            MembersAt::Journal => writer.u8(0),
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut record = Record {
+            group: reader.group()?,
+            title: reader.text(TITLE_BYTES_MAX)?.into(),
+            owner: reader.user()?,
+            creator: reader.user()?,
+            created_at_ms: reader.u64()?,
+            members: Vec::new(),
+            version: reader.u64()?,
+            dissolved: reader.u8()? == 1,
+        };
+        let members_count = reader.u32()?;
+        let changes = reader.u32()?;
+        let created = Position::decode(reader)?;
+        let members_at = match reader.u8()? {
+            0 => MembersAt::Journal,
+            1 => {
+                record.members = reader
+                    .list(GROUP_MEMBERS_MAX, 10, |reader| Ok(Member { user: reader.user()?, joined: reader.u64()? }))?;
+                MembersAt::Value
+            }
+            _ => return Err(DecodeError::BadValue),
+        };
+        Ok(Self { record, members_count, changes, created, members_at })
+    }
+}

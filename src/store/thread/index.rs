@@ -1,0 +1,249 @@
+//! The index thread: replays, folds, flushes, answers; makes the index anew when it fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use super::{Backlog, Report};
+use crate::store::directory::Format;
+use crate::store::disk::Disk;
+use crate::store::index::sled::panic_text;
+use crate::store::index::{IndexError, IndexHome};
+use crate::store::indexer::{FLUSH_BYTES, FoldError, Indexer};
+use crate::store::journal::{DirectoryId, JournalReader, Placed, Position};
+use crate::store::{Change, Event, Request, change_bytes};
+
+/// Quiet time after which what is folded is flushed, so that a next start has little to replay.
+const FLUSH_AFTER: Duration = Duration::from_millis(200);
+/// Journal that may be folded over a layer that is still being flushed; then folding waits for the flush.
+const UNFROZEN_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
+/// How often in one run the index is made anew before storage gives up.
+const RENEWALS_MAX: u32 = 3;
+
+/// What the index thread is told.
+pub(crate) enum Message {
+    /// These were synced.
+    Packets { packets: Vec<(Placed, Change)>, running_ms: u64 },
+    /// Anything but a commit.
+    LookUp(Request),
+    /// Finish.
+    Stop,
+}
+
+/// What it begins with.
+pub(super) struct Start<D: Disk> {
+    pub(super) indexer: Indexer<D>,
+    pub(super) rebuilding: bool,
+    pub(super) reader: JournalReader<D>,
+}
+
+pub(super) struct IndexThread<D: Disk> {
+    indexer: Option<Indexer<D>>,
+    reader: JournalReader<D>,
+    home: Box<dyn IndexHome>,
+    directory: DirectoryId,
+    /// The journal is synced up to here, and everything before it has been handed to this thread.
+    end: Position,
+    renewals: u32,
+    rebuilding: bool,
+    report: Report,
+    backlog: Arc<Backlog>,
+}
+
+/// Moves the index that is there aside and opens an empty one.
+pub(super) fn renew<D: Disk>(
+    home: &dyn IndexHome,
+    reader: JournalReader<D>,
+    directory: DirectoryId,
+    reason: &IndexError,
+) -> Result<Indexer<D>, IndexError> {
+    let aside = home.move_aside()?;
+    tracing::error!("the index does not work ({}); moved to {aside}, made anew from the journal", reason.0);
+    Indexer::new(home.open()?, reader, directory)
+}
+
+impl<D: Disk> IndexThread<D> {
+    pub(super) fn new(
+        start: Start<D>,
+        home: Box<dyn IndexHome>,
+        format: Format,
+        end: Position,
+        report: Report,
+        backlog: Arc<Backlog>,
+    ) -> Self {
+        let Start { indexer, rebuilding, reader } = start;
+        let directory = format.directory;
+        Self { indexer: Some(indexer), reader, home, directory, end, renewals: 0, rebuilding, report, backlog }
+    }
+
+    pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        let outcome = self.turns(queue);
+        self.backlog.give_up();
+        if let Err(message) = &outcome {
+            tracing::error!("{message}");
+            self.report.say(Event::Failed { message: message.clone() });
+        }
+        outcome
+    }
+
+    fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        self.guarded(Self::replay)?;
+        self.rebuilding = false;
+        self.report.say(Event::Ready);
+        loop {
+            match self.next(queue) {
+                Next::Message(Message::Packets { packets, running_ms }) => {
+                    if let Some((placed, _)) = packets.last() {
+                        self.end = placed.end();
+                    }
+                    self.guarded(|thread| thread.fold(&packets, running_ms))?;
+                    let bytes = packets.iter().map(|(_, change)| change_bytes(change) as u64).sum();
+                    self.backlog.take(bytes);
+                }
+                Next::Message(Message::LookUp(request)) => {
+                    let answer = self.guarded(|thread| thread.answer(&request))?;
+                    if let Some(event) = answer {
+                        self.report.say(event);
+                    }
+                }
+                Next::Quiet => self.guarded(Self::flush_some)?,
+                Next::Message(Message::Stop) | Next::Gone => {
+                    return self.guarded(|thread| Ok(thread.indexer()?.flush()?));
+                }
+            }
+        }
+    }
+
+    /// The next message, or that there is time to flush.
+    fn next(&self, queue: &Receiver<Message>) -> Next {
+        let indexer = self.indexer.as_ref();
+        if indexer.is_some_and(Indexer::is_flushing) {
+            return match queue.try_recv() {
+                Ok(message) => Next::Message(message),
+                Err(TryRecvError::Empty) => Next::Quiet,
+                Err(TryRecvError::Disconnected) => Next::Gone,
+            };
+        }
+        if indexer.is_some_and(|indexer| indexer.unfrozen_bytes() > 0) {
+            return match queue.recv_timeout(FLUSH_AFTER) {
+                Ok(message) => Next::Message(message),
+                Err(RecvTimeoutError::Timeout) => Next::Quiet,
+                Err(RecvTimeoutError::Disconnected) => Next::Gone,
+            };
+        }
+        queue.recv().map_or(Next::Gone, Next::Message)
+    }
+
+    fn indexer(&mut self) -> Result<&mut Indexer<D>, FoldError> {
+        self.indexer.as_mut().ok_or_else(|| FoldError::Index(IndexError("it is not open".to_owned())))
+    }
+
+    fn replay(&mut self) -> Result<(), FoldError> {
+        let (end, rebuilding) = (self.end, self.rebuilding);
+        self.indexer()?.replay(end, |place| {
+            if rebuilding {
+                let Position { segment, offset } = place;
+                tracing::info!(segment, offset, last_segment = end.segment, "making the index anew");
+            }
+        })
+    }
+
+    fn fold(&mut self, packets: &[(Placed, Change)], running_ms: u64) -> Result<(), FoldError> {
+        let indexer = self.indexer()?;
+        for (placed, change) in packets {
+            indexer.fold(*placed, change, running_ms)?;
+        }
+        while indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX {
+            indexer.flush_step()?;
+        }
+        if indexer.unfrozen_bytes() >= FLUSH_BYTES {
+            indexer.begin_flush();
+        }
+        // Under load the queue is never empty: a flush has to go on all the same.
+        if indexer.is_flushing() {
+            indexer.flush_step()?;
+        }
+        Ok(())
+    }
+
+    fn flush_some(&mut self) -> Result<(), FoldError> {
+        let indexer = self.indexer()?;
+        indexer.begin_flush();
+        indexer.flush_step()?;
+        Ok(())
+    }
+
+    /// Does something with the index. When that fails or panics, the index is made anew from the journal, and it is
+    /// done again: folding and answering may both be repeated.
+    fn guarded<T>(&mut self, mut act: impl FnMut(&mut Self) -> Result<T, FoldError>) -> Result<T, String> {
+        let mut again = |thread: &mut Self| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| act(thread)));
+            outcome.unwrap_or_else(|panic| Err(FoldError::Index(IndexError(panic_text(&*panic)))))
+        };
+        loop {
+            let reason = match again(self) {
+                Ok(value) => return Ok(value),
+                Err(FoldError::Journal(error)) => return Err(format!("the index cannot follow the journal: {error}")),
+                Err(FoldError::Index(reason)) => reason,
+            };
+            if self.renewals >= RENEWALS_MAX {
+                return Err(format!("the index failed again and again: {}", reason.0));
+            }
+            self.renewals += 1;
+            self.rebuilding = true;
+            self.indexer = None;
+            let indexer = renew(&*self.home, self.reader.sibling(), self.directory, &reason);
+            self.indexer = Some(indexer.map_err(|error| format!("the index cannot be made anew: {}", error.0))?);
+            let replayed = catch_unwind(AssertUnwindSafe(|| self.replay()));
+            if let Ok(Err(FoldError::Journal(error))) = replayed {
+                return Err(format!("the index cannot be made anew: {error}"));
+            }
+            self.rebuilding = false;
+        }
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Option<Event>, FoldError> {
+        let backlog_bytes = self.backlog.bytes();
+        let (end, renewals) = (self.end, self.renewals);
+        let indexer = self.indexer()?;
+        Ok(Some(match request {
+            Request::Commit { .. } => return Ok(None),
+            Request::LoadGroup { group } => Event::GroupLoaded { group: *group, state: indexer.load_group(*group)? },
+            Request::LoadUser { read, user } => {
+                Event::UserLoaded { read: *read, memberships: indexer.load_user(user)? }
+            }
+            Request::LoadOperations { principal } => Event::OperationsLoaded {
+                principal: principal.clone(),
+                operations: indexer.load_operations(principal)?,
+            },
+            Request::ListGroups { read, user, after, count_max } => {
+                let (groups, more) = indexer.list_groups(user, *after, *count_max)?;
+                Event::GroupsListed { read: *read, groups, more }
+            }
+            Request::ReadEntries { read, group, from, through, entries_max, bytes_max } => {
+                let entries = indexer.read_entries(*group, *from, *through, *entries_max, *bytes_max)?;
+                Event::EntriesRead { read: *read, entries }
+            }
+            Request::ReadStats { read } => {
+                let folded_lsn = indexer.folded().map_or(0, |folded| folded.lsn);
+                let stats = [
+                    ("journal_segment_count", u64::from(end.segment)),
+                    ("journal_end_offset_bytes", u64::from(end.offset)),
+                    ("journal_indexed_lsn", folded_lsn),
+                    ("index_backlog_bytes", backlog_bytes),
+                    ("index_dirty_count", indexer.dirty() as u64),
+                    ("index_renewed_count", u64::from(renewals)),
+                ];
+                let stats = stats.map(|(name, value)| (name.to_owned(), value)).to_vec();
+                Event::StatsRead { read: *read, stats }
+            }
+        }))
+    }
+}
+
+enum Next {
+    Message(Message),
+    Quiet,
+    Gone,
+}

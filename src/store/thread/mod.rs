@@ -1,0 +1,320 @@
+//! The threads of storage. The only place in `store` that has threads and reads clocks.
+//!
+//! * The **journal** thread appends, syncs and reports, and does nothing else.
+//! * The **index** thread folds what the journal thread has synced, flushes it into sled, and answers look-ups.
+//! * The **spare** thread fills the next segment with zeros: 64 MiB of writes and their sync, which must delay neither
+//!   an acknowledgement nor a look-up.
+//!
+//! Packets reach the index thread's queue before `Durable` is reported, and look-ups go through the same queue: so a
+//! look-up that was asked for after a ticket was durable sees it.
+
+mod index;
+mod journal;
+mod spare;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rand::{RngCore, SeedableRng};
+
+use super::directory::{self, Format, Lock};
+use super::disk::Disk;
+use super::disk::real::RealDisk;
+use super::index::sled::SledHome;
+use super::index::{IndexError, IndexHome};
+use super::indexer::Indexer;
+use super::journal::writer::Journal;
+use super::journal::{self as log, JournalReader, Now, Opened};
+use super::{Event, OpenError, Request};
+use crate::limits::{INDEX_BACKLOG_BYTES_MAX, SEGMENT_BYTES_MIN};
+
+/// A day: a wall clock that says more has passed while nobody ran is not believed.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Where storage lives.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// The data directory; made if it is missing.
+    pub directory: PathBuf,
+    /// Bytes of a segment of the journal, at least [`SEGMENT_BYTES_MIN`]. Only for a directory that is made new: one
+    /// that is there says itself.
+    pub segment_bytes: u64,
+}
+
+/// Tells the loop that there is an event to poll.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Open storage: the hub's port, with the threads behind it.
+///
+/// Dropped without [`Storage::stop`], it finishes and syncs what was submitted all the same, but tells nobody how
+/// that went.
+pub struct Storage {
+    commits: Sender<journal::Message>,
+    look_ups: Sender<index::Message>,
+    events: Receiver<Event>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<(), String>>>,
+    /// Given back last, when everything else is done.
+    lock: Option<Lock>,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage").finish_non_exhaustive()
+    }
+}
+
+impl Storage {
+    /// Opens a data directory, or makes it. Returns once the journal is recovered; [`Event::Ready`] follows when the
+    /// index has caught up. `wake` is called, on any thread, after each event.
+    pub fn start(options: &StorageOptions, wake: Arc<dyn Fn() + Send + Sync>) -> Result<Self, OpenError> {
+        let lock = directory::lock(&options.directory)?;
+        let home = SledHome::new(options.directory.join("index"));
+        let segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
+        let parts = Parts {
+            disk: RealDisk::new(options.directory.clone()),
+            home: Box::new(home),
+            segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX - 7),
+            random: rand::rngs::StdRng::from_os_rng(),
+        };
+        let mut storage = parts.start(wake)?;
+        storage.lock = Some(lock);
+        Ok(storage)
+    }
+
+    /// Asks for something. Never blocks. After [`Event::Failed`] it is not answered any more.
+    pub fn submit(&self, request: Request) {
+        // A thread that is gone has said `Failed`; there is nobody to tell.
+        let _ = match request {
+            Request::Commit { ticket, change } => {
+                self.commits.send(journal::Message::Commit { ticket, change }).is_ok()
+            }
+            look_up => self.look_ups.send(index::Message::LookUp(look_up)).is_ok(),
+        };
+    }
+
+    /// The next event, if there is one. Never blocks.
+    pub fn poll_event(&self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// Finishes and syncs everything submitted, marks the journal as closed, and checkpoints the index.
+    pub fn stop(mut self) -> Result<(), String> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.commits.send(journal::Message::Stop);
+        let mut outcome = Ok(());
+        for thread in self.threads.drain(..) {
+            let ended = thread.join().unwrap_or_else(|panic| Err(super::index::sled::panic_text(&*panic)));
+            outcome = outcome.and(ended);
+        }
+        self.lock = None;
+        outcome
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Err(message) = self.finish() {
+            tracing::error!("storage did not end well: {message}");
+        }
+    }
+}
+
+/// What storage is made of; tests put other parts in.
+pub(crate) struct Parts<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) home: Box<dyn IndexHome>,
+    pub(crate) segment_bytes: u32,
+    pub(crate) random: rand::rngs::StdRng,
+}
+
+impl<D: Disk> Parts<D> {
+    /// Opens everything and starts the threads.
+    pub(crate) fn start(mut self, wake: Wake) -> Result<Storage, OpenError> {
+        let format = self.format()?;
+        let reader = JournalReader::new(self.disk.clone(), format.segment_bytes);
+        // The index is opened before the journal, and before anything is answered: recovery has to know what the
+        // index has applied, because a journal that ends before that is damaged. It costs a second or two where
+        // there are a million groups; replay is what happens behind.
+        let (mut indexer, mut rebuilding) = match self.open_index(format, reader.sibling()) {
+            Ok(indexer) => (indexer, false),
+            Err(error) => (self.new_index(format, &reader, &error)?, true),
+        };
+        let applied = indexer.folded().map(|applied| log::Applied { lsn: applied.lsn, end: applied.end });
+        let opened = log::recovery::open(self.journal(format), applied)?;
+        if !opened.index_agrees {
+            drop(indexer);
+            indexer = self.new_index(format, &reader, &IndexError("it disagrees with the journal".to_owned()))?;
+            rebuilding = true;
+        }
+        Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader }, wake))
+    }
+
+    fn run(self, format: Format, opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {
+        let (event_sender, events) = mpsc::channel();
+        let report = Report { events: event_sender, wake };
+        let (commits, commit_queue) = mpsc::channel();
+        let (look_ups, look_up_queue) = mpsc::channel();
+        let (spares, spare_queue) = mpsc::channel();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let backlog = Arc::new(Backlog::default());
+        let clock = Clock::new(opened.last);
+
+        let mut threads = Vec::new();
+        let mut spawn = |name: &str, run: Box<dyn FnOnce() -> Result<(), String> + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+            threads.push(thread.expect("the system gives a thread at the start"));
+        };
+        let spare = spare::SpareThread {
+            disk: self.disk.clone(),
+            segment_bytes: u64::from(format.segment_bytes),
+            wanted: spare_queue,
+            ready: commits.clone(),
+            stopping: stopping.clone(),
+        };
+        let index = index::IndexThread::new(start, self.home, format, opened.end, report.clone(), backlog.clone());
+        let journal = journal::JournalThread::new(
+            opened.writer,
+            journal::Links { report, index: look_ups.clone(), spares, backlog, clock },
+        );
+        spawn("journal", Box::new(move || journal.run(&commit_queue)));
+        spawn("index", Box::new(move || index.run(&look_up_queue)));
+        spawn(
+            "spare",
+            Box::new(move || {
+                spare.run();
+                Ok(())
+            }),
+        );
+        Storage { commits, look_ups, events, stopping, threads, lock: None }
+    }
+
+    /// Reads what the directory is, or makes it.
+    fn format(&mut self) -> Result<Format, OpenError> {
+        if let Some(format) = directory::read_format(&self.disk)? {
+            return Ok(format);
+        }
+        if !log::recovery::is_unused(&self.disk)? {
+            let reason = "it is missing, and the journal is not empty".to_owned();
+            return Err(OpenError::Corrupt { file: "FORMAT".to_owned(), offset: 0, reason });
+        }
+        for file in self.disk.list_or_none(log::JOURNAL_DIRECTORY)? {
+            self.disk.remove(&format!("{}/{}", log::JOURNAL_DIRECTORY, file.name))?;
+        }
+        let mut directory = [0; 16];
+        self.random.fill_bytes(&mut directory);
+        let format = Format { segment_bytes: self.segment_bytes & !7, directory };
+        log::recovery::create(&mut self.journal(format))?;
+        directory::write_format(&self.disk, format)?;
+        Ok(format)
+    }
+
+    fn journal(&mut self, format: Format) -> Journal<D> {
+        let mut random = rand::rngs::StdRng::from_rng(&mut self.random);
+        let salts = Box::new(move || random.next_u32());
+        let Format { segment_bytes, directory } = format;
+        Journal { disk: self.disk.clone(), directory, segment_bytes, salts }
+    }
+
+    fn open_index(&self, format: Format, reader: JournalReader<D>) -> Result<Indexer<D>, IndexError> {
+        Indexer::new(self.home.open()?, reader, format.directory)
+    }
+
+    fn new_index(
+        &self,
+        format: Format,
+        reader: &JournalReader<D>,
+        reason: &IndexError,
+    ) -> Result<Indexer<D>, OpenError> {
+        index::renew(&*self.home, reader.sibling(), format.directory, reason).map_err(|error| OpenError::Index(error.0))
+    }
+}
+
+/// Where events go.
+#[derive(Clone)]
+struct Report {
+    events: Sender<Event>,
+    wake: Wake,
+}
+
+impl Report {
+    fn say(&self, event: Event) {
+        // Nobody polls any more while storage is being dropped.
+        let _ = self.events.send(event);
+        (self.wake)();
+    }
+}
+
+/// The two clocks: running time goes on from where the last server stopped, plus what the wall clock says has passed
+/// since, within 0 … 24 h, so that a wrong clock ages nothing by more than a day.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    started: Instant,
+    running_ms: u64,
+}
+
+impl Clock {
+    fn new(last: Now) -> Self {
+        let away_ms = if last.wall_ms == 0 { 0 } else { wall_ms().saturating_sub(last.wall_ms).min(DAY_MS) };
+        Self { started: Instant::now(), running_ms: last.running_ms.saturating_add(away_ms) }
+    }
+
+    fn now(&self) -> Now {
+        let since_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { running_ms: self.running_ms.saturating_add(since_ms), wall_ms: wall_ms() }
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Bytes of journal that the index thread has been given and has not folded; at the bound the journal thread waits.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: Mutex<u64>,
+    less: Condvar,
+    /// Nobody folds any more, so nobody is waited for.
+    abandoned: AtomicBool,
+}
+
+impl Backlog {
+    fn add(&self, bytes: u64) {
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+    }
+
+    fn take(&self, bytes: u64) {
+        let mut backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *backlog = backlog.saturating_sub(bytes);
+        self.less.notify_all();
+    }
+
+    fn bytes(&self) -> u64 {
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for_room(&self) {
+        let mut backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        while *backlog >= INDEX_BACKLOG_BYTES_MAX && !self.abandoned.load(Ordering::SeqCst) {
+            backlog = self.less.wait(backlog).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The index thread is gone for good: nothing waits for it any more.
+    fn give_up(&self) {
+        let _backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.less.notify_all();
+    }
+}

@@ -1,0 +1,334 @@
+//! Storage as the hub sees it.
+
+#![allow(clippy::cast_possible_truncation, clippy::format_push_string, clippy::large_stack_arrays)]
+
+use std::sync::mpsc::{Receiver, channel};
+
+use super::*;
+use crate::group::Event as GroupEvent;
+use crate::ids::Principal;
+use crate::store::disk::simulated::{Fault, SimulatedDisk};
+use crate::store::index::memory::MemoryHome;
+use crate::store::journal::tests::{effect, group, user};
+use crate::store::{Change, ReadId, Ticket, change_bytes};
+
+/// Storage whose events a test waits for without sleeping.
+struct Waiting {
+    storage: Storage,
+    woken: Receiver<()>,
+    ticket: u64,
+    credit: u64,
+}
+
+impl Waiting {
+    fn start(start: impl FnOnce(Wake) -> Result<Storage, OpenError>) -> Self {
+        let (sender, woken) = channel();
+        let storage = start(Arc::new(move || {
+            let _ = sender.send(());
+        }))
+        .unwrap();
+        Self { storage, woken, ticket: 0, credit: 0 }
+    }
+
+    fn real(directory: &std::path::Path) -> Self {
+        let options = StorageOptions { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES_MIN };
+        Self::start(|wake| Storage::start(&options, wake))
+    }
+
+    fn simulated(disk: &SimulatedDisk, home: &MemoryHome) -> Self {
+        Self::start(|wake| parts(disk, home).start(wake))
+    }
+
+    fn commit(&mut self, change: Change) -> Ticket {
+        self.ticket += 1;
+        let ticket = Ticket(self.ticket);
+        self.storage.submit(Request::Commit { ticket, change });
+        ticket
+    }
+
+    fn wait<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        loop {
+            while let Some(event) = self.storage.poll_event() {
+                if let Event::Credit { bytes_total } = event {
+                    assert!(bytes_total > self.credit, "credit only grows");
+                    self.credit = bytes_total;
+                }
+                if let Some(found) = wanted(event) {
+                    return found;
+                }
+            }
+            self.woken.recv_timeout(Duration::from_secs(60)).expect("an event comes");
+        }
+    }
+
+    fn wait_durable(&mut self, ticket: Ticket) {
+        let mut last = Ticket(0);
+        self.wait(|event| match event {
+            Event::Durable { ticket: durable } => {
+                assert!(durable > last, "tickets come in order");
+                last = durable;
+                (durable >= ticket).then_some(())
+            }
+            Event::Failed { message } => panic!("{message}"),
+            _ => None,
+        });
+    }
+
+    fn answers(&mut self) -> String {
+        let read = ReadId(1);
+        let alice = user("alice");
+        self.storage.submit(Request::LoadGroup { group: group(1) });
+        self.storage.submit(Request::LoadUser { read, user: alice.clone() });
+        self.storage.submit(Request::LoadOperations { principal: Principal::User(alice.clone()) });
+        self.storage.submit(Request::ListGroups { read, user: alice, after: None, count_max: 10 });
+        self.storage.submit(Request::ReadEntries {
+            read,
+            group: group(1),
+            from: 1,
+            through: u64::MAX,
+            entries_max: 1000,
+            bytes_max: 1 << 20,
+        });
+        let mut answers = String::new();
+        let mut count = 0;
+        self.wait(|event| {
+            if !matches!(event, Event::Durable { .. } | Event::Credit { .. } | Event::Ready) {
+                answers.push_str(&format!("{event:?}\n"));
+                count += 1;
+            }
+            (count == 5).then_some(())
+        });
+        answers
+    }
+}
+
+fn parts(disk: &SimulatedDisk, home: &MemoryHome) -> Parts<SimulatedDisk> {
+    disk.create_directory("").unwrap();
+    let random = rand::rngs::StdRng::seed_from_u64(1);
+    let segment_bytes = u32::try_from(SEGMENT_BYTES_MIN).unwrap();
+    Parts { disk: disk.clone(), home: Box::new(home.clone()), segment_bytes, random }
+}
+
+fn fill(storage: &mut Waiting, messages: u64) {
+    let members = vec![user("alice"), user("bob")];
+    storage.commit(effect(group(1), 1, 1, "alice", GroupEvent::Created { title: "t".into(), members }));
+    let mut last = Ticket(0);
+    for seq in 2..=messages + 1 {
+        last = storage.commit(effect(group(1), seq, 1, "alice", GroupEvent::Message { body: b"hello"[..].into() }));
+    }
+    storage.wait_durable(last);
+}
+
+#[test]
+fn a_load_after_durable_sees_the_effect_and_a_clean_stop_keeps_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut storage = Waiting::real(directory.path());
+    fill(&mut storage, 300);
+    let before = storage.answers();
+    assert!(before.contains("head: 301") && before.contains("seq: 301"), "{before}");
+    storage.storage.stop().unwrap();
+    let mut storage = Waiting::real(directory.path());
+    assert_eq!(storage.answers(), before);
+    assert!(!directory.path().join("journal/00000002.seg").exists(), "a clean stop leaves nothing to write again");
+}
+
+#[test]
+fn an_index_that_is_deleted_or_garbage_is_made_anew_with_the_same_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut storage = Waiting::real(directory.path());
+    fill(&mut storage, 500);
+    let before = storage.answers();
+    storage.storage.stop().unwrap();
+
+    std::fs::remove_dir_all(directory.path().join("index")).unwrap();
+    let mut storage = Waiting::real(directory.path());
+    assert_eq!(storage.answers(), before, "deleted");
+    storage.storage.stop().unwrap();
+
+    for garbage in [&b"garbage"[..], &[0xa5; 100_000]] {
+        for file in std::fs::read_dir(directory.path().join("index")).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() {
+                std::fs::write(path, garbage).unwrap();
+            }
+        }
+        let mut storage = Waiting::real(directory.path());
+        assert_eq!(storage.answers(), before, "garbage");
+        storage.storage.stop().unwrap();
+    }
+    assert!(directory.path().join("index.broken-1").exists(), "nothing is thrown away");
+}
+
+#[test]
+fn a_second_storage_on_the_same_directory_is_refused_and_harms_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut storage = Waiting::real(directory.path());
+    let options = StorageOptions { directory: directory.path().to_owned(), segment_bytes: 0 };
+    let error = Storage::start(&options, Arc::new(|| {})).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { pid: Some(_), .. }), "{error}");
+    fill(&mut storage, 3);
+}
+
+#[test]
+fn what_was_reported_durable_survives_a_power_cut_with_or_without_the_index() {
+    let disk = SimulatedDisk::new();
+    let home = MemoryHome::default();
+    let mut storage = Waiting::simulated(&disk, &home);
+    fill(&mut storage, 50);
+    let before = storage.answers();
+    let cut = disk.fork();
+    cut.crash(|_| false);
+    drop(storage);
+    let mut storage = Waiting::simulated(&cut, &MemoryHome::default());
+    assert_eq!(storage.answers(), before);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_and_it_is_said() {
+    let disk = SimulatedDisk::new();
+    let mut storage = Waiting::simulated(&disk, &MemoryHome::default());
+    fill(&mut storage, 2);
+    disk.fail(1, Fault::FromThenOn);
+    storage.commit(effect(group(1), 4, 1, "alice", GroupEvent::Dissolved));
+    let message = storage.wait(|event| match event {
+        Event::Failed { message } => Some(message),
+        Event::Durable { ticket } => panic!("{ticket:?} was acknowledged"),
+        _ => None,
+    });
+    assert!(message.contains("00000001.seg"), "{message}");
+    assert!(storage.storage.stop().is_err());
+}
+
+#[test]
+fn damage_in_the_index_is_met_by_making_it_anew_while_it_runs() {
+    let disk = SimulatedDisk::new();
+    let home = MemoryHome::default();
+    let mut storage = Waiting::simulated(&disk, &home);
+    fill(&mut storage, 50);
+    let before = storage.answers();
+    storage.storage.stop().unwrap();
+    for (key, value) in home.content().iter_mut() {
+        if key[0] == 0x60 {
+            value[20] ^= 1;
+        }
+    }
+    let mut storage = Waiting::simulated(&disk, &home);
+    assert_eq!(storage.answers(), before);
+}
+
+#[test]
+fn credit_stops_on_a_full_disk_and_grows_again_with_space() {
+    let disk = SimulatedDisk::new();
+    disk.set_capacity(Some(2 * SEGMENT_BYTES_MIN));
+    let mut storage = Waiting::simulated(&disk, &MemoryHome::default());
+    let body: Arc<[u8]> = vec![7; 60_000].into();
+    let members = vec![user("alice")];
+    let first = effect(group(1), 1, 1, "alice", GroupEvent::Created { title: "t".into(), members });
+    let mut used = change_bytes(&first) as u64;
+    storage.wait(|event| matches!(event, Event::Credit { .. }).then_some(()));
+    let mut last = storage.commit(first);
+    let mut seq = 1;
+    let mut next = |storage: &Waiting, used: &mut u64| {
+        let change = effect(group(1), seq + 1, 1, "alice", GroupEvent::Message { body: body.clone() });
+        let bytes = change_bytes(&change) as u64;
+        if *used + bytes > storage.credit {
+            return None;
+        }
+        seq += 1;
+        *used += bytes;
+        Some(change)
+    };
+    // Keeping to the credit, storage never fails, whatever the disk.
+    loop {
+        storage.wait_durable(last);
+        // The grant that follows a report has come when a look-up behind it is answered.
+        let Some(change) = next(&storage, &mut used) else {
+            storage.answers();
+            let Some(change) = next(&storage, &mut used) else { break };
+            last = storage.commit(change);
+            continue;
+        };
+        last = storage.commit(change);
+    }
+    assert!(used > SEGMENT_BYTES_MIN / 2, "most of the segment was used: {used}");
+    disk.set_capacity(None);
+    let granted = storage.credit;
+    let more = storage.wait(|event| match event {
+        Event::Credit { bytes_total } => Some(bytes_total),
+        _ => None,
+    });
+    assert!(more > granted + SEGMENT_BYTES_MIN / 4);
+}
+
+/// Figures for `docs/durability.md`: `cargo test --release --lib figures -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, by hand"]
+fn figures() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        std::fs::create_dir_all(directory.path().join("zeros/journal")).unwrap();
+        let disk = RealDisk::new(directory.path().join("zeros"));
+        let from = Instant::now();
+        log::spare::make_now(&disk, "measured", crate::limits::SEGMENT_BYTES_DEFAULT).unwrap();
+        println!("64 MiB of zeros, synced: {} ms", from.elapsed().as_millis());
+        let from = Instant::now();
+        SledHome::new(directory.path().join("empty")).open().unwrap();
+        println!("an empty sled, opened: {} ms", from.elapsed().as_millis());
+        std::fs::remove_dir_all(directory.path().join("empty")).unwrap();
+    }
+    let options =
+        StorageOptions { directory: directory.path().to_owned(), segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT };
+    let from = Instant::now();
+    let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
+    println!("first start {} ms", from.elapsed().as_millis());
+    storage.wait(|event| matches!(event, Event::Ready).then_some(()));
+    println!("ready {} ms", from.elapsed().as_millis());
+
+    let from = Instant::now();
+    let mut last = Ticket(0);
+    for number in 0..20_000_u32 {
+        let mut id = [7; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let id = crate::ids::GroupId::from_bytes(id).unwrap();
+        let members = (0..8).map(|member| user(&format!("user-{}", (number * 7 + member * 13) % 20_000))).collect();
+        let event = GroupEvent::Created { title: "title".into(), members };
+        last = storage.commit(effect(id, 1, 1, &format!("user-{}", number % 20_000), event));
+    }
+    storage.wait_durable(last);
+    println!("20,000 groups of 8 durable after {} ms", from.elapsed().as_millis());
+    storage.answers();
+    println!("and looked up after {} ms", from.elapsed().as_millis());
+    let from = Instant::now();
+    let body: Arc<[u8]> = vec![7; 100].into();
+    for seq in 2..=200_001 {
+        last = storage.commit(effect(group(1), seq, 1, "alice", GroupEvent::Message { body: body.clone() }));
+    }
+    storage.wait_durable(last);
+    println!("200,000 messages of 100 B durable after {} ms", from.elapsed().as_millis());
+    storage.answers();
+    println!("and looked up after {} ms", from.elapsed().as_millis());
+    let mut single = Vec::new();
+    for seq in 200_002..=200_301 {
+        let from = Instant::now();
+        let ticket = storage.commit(effect(group(1), seq, 1, "alice", GroupEvent::Message { body: body.clone() }));
+        storage.wait_durable(ticket);
+        single.push(from.elapsed().as_micros());
+    }
+    single.sort_unstable();
+    println!("one at a time: p50 {} us, p99 {} us", single[150], single[297]);
+    let from = Instant::now();
+    storage.storage.stop().unwrap();
+    println!("stop {} ms", from.elapsed().as_millis());
+    let bytes = std::fs::metadata(directory.path().join("index/db")).unwrap().len();
+    println!("index {} KiB", bytes / 1024);
+    let from = Instant::now();
+    let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
+    storage.wait(|event| matches!(event, Event::Ready).then_some(()));
+    println!("second start {} ms", from.elapsed().as_millis());
+    storage.storage.stop().unwrap();
+    std::fs::remove_dir_all(directory.path().join("index")).unwrap();
+    let from = Instant::now();
+    let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
+    storage.wait(|event| matches!(event, Event::Ready).then_some(()));
+    println!("start with the index made anew {} ms", from.elapsed().as_millis());
+}
