@@ -10,3 +10,6 @@ mod rules;
 pub use entry::{Entry, Event, Succession};
 pub use record::{Member, Record};
 pub use rules::{Limit, Refusal, create, leave, send};
+
+#[cfg(test)]
+mod tests;

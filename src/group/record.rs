@@ -1,5 +1,6 @@
 //! The record of a group and how entries change it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::entry::{Entry, Event, Succession};
@@ -74,13 +75,14 @@ impl Record {
         match &entry.event {
             Event::Created { .. } | Event::Message { .. } | Event::Whisper { .. } => {}
             Event::Added { members } => {
-                for user in members {
-                    if !self.has(user) {
-                        self.members.push(Member { user: user.clone(), joined: entry.seq });
-                    }
-                }
+                let mut known: HashSet<UserId> = self.members.iter().map(|member| member.user.clone()).collect();
+                let joined = members.iter().filter(|user| known.insert((*user).clone()));
+                self.members.extend(joined.map(|user| Member { user: user.clone(), joined: entry.seq }));
             }
-            Event::Removed { members } => self.members.retain(|member| !members.contains(&member.user)),
+            Event::Removed { members } => {
+                let removed: HashSet<&UserId> = members.iter().collect();
+                self.members.retain(|member| !removed.contains(&member.user));
+            }
             Event::Left { succession } => {
                 self.members.retain(|member| member.user != entry.sender);
                 match succession {
@@ -115,5 +117,7 @@ impl Record {
             self.members.windows(2).all(|pair| matches!(pair, [a, b] if a.joined <= b.joined)),
             "members stand in the order of joining"
         );
+        let users: HashSet<&UserId> = self.members.iter().map(|member| &member.user).collect();
+        assert_eq!(users.len(), self.members.len(), "no user is a member twice");
     }
 }

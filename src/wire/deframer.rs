@@ -100,10 +100,11 @@ impl Deframer {
         Ok(Some(Frame { header, body }))
     }
 
-    /// Gives memory back when nothing waits: an idle connection holds no buffer.
+    /// Gives memory back: an idle connection holds no buffer, and the beginning of a frame holds no more than itself,
+    /// whatever came before it.
     fn release(&mut self) {
-        if self.buffered_bytes() == 0 {
-            self.buffer = Vec::new();
+        if self.consumed > 0 {
+            self.buffer = self.buffer.get(self.consumed..).unwrap_or_default().to_vec();
             self.consumed = 0;
         }
     }

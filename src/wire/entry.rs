@@ -18,9 +18,14 @@
 //! | 8 | message | body bytes |
 //! | 9 | whisper | to users · body bytes |
 
+use std::ops::RangeInclusive;
+
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::group::{Entry, Event, Succession};
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, TITLE_BYTES_MAX};
+
+/// The kinds that have a content here; the others show that a seq was used, and nothing more.
+const KINDS_KNOWN: RangeInclusive<u8> = 1..=9;
 
 /// An entry as a member may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,8 @@ impl LogEntry {
         }
     }
 
-    /// Reads it.
+    /// Reads it. A kind that is not known is read as hidden: a later server's entry costs an old client its content,
+    /// not the connection, and the version in it tells whether the record has to be asked for.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let kind = reader.u8()?;
         let seq = reader.u64()?;
@@ -73,7 +79,7 @@ impl LogEntry {
         if seq == 0 || version == 0 || version > seq {
             return Err(DecodeError::BadValue);
         }
-        if kind == 0 {
+        if !KINDS_KNOWN.contains(&kind) {
             return Ok(Self::Hidden { seq, version });
         }
         let at_ms = reader.u64()?;

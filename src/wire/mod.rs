@@ -10,6 +10,8 @@ mod header;
 mod push;
 mod reply;
 mod request;
+#[cfg(test)]
+mod tests;
 
 pub use deframer::{Deframer, Frame, FrameCaps, FrameError};
 pub use entry::LogEntry;

@@ -286,11 +286,15 @@ impl Reply {
             Self::GroupsListed { more, groups } => {
                 writer.u8(u8::from(*more));
                 writer.count(groups.len());
-                groups.iter().for_each(|group| encode_summary(group, writer));
+                for group in groups {
+                    encode_summary(group, writer);
+                }
             }
             Self::HistoryPage { groups } => {
                 writer.count(groups.len());
-                groups.iter().for_each(|group| encode_history(group, writer));
+                for group in groups {
+                    encode_history(group, writer);
+                }
             }
             Self::ReadersListed { group, readers } => {
                 writer.group(*group);
@@ -316,7 +320,9 @@ impl Reply {
             Self::ConnectionsListed { more, connections } => {
                 writer.u8(u8::from(*more));
                 writer.count(connections.len());
-                connections.iter().for_each(|row| encode_connection(row, writer));
+                for row in connections {
+                    encode_connection(row, writer);
+                }
             }
             Self::KickDone { connections } => writer.u32(*connections),
             Self::Error(error) => error.encode(writer),
@@ -467,7 +473,9 @@ fn encode_history(history: &GroupHistory, writer: &mut Writer<'_>) {
             writer.u64(*floor);
             writer.count(entries.len());
             // Each with its length, so that an entry of a kind that is not known yet can be skipped.
-            entries.iter().for_each(|entry| writer.sized(|writer| entry.encode(writer)));
+            for entry in entries {
+                writer.sized(|writer| entry.encode(writer));
+            }
         }
         HistoryOutcome::Refused(error) => {
             writer.u8(1);
