@@ -1,4 +1,4 @@
-//! Tokens: who a connection is. JWT signed with EdDSA (Ed25519), the one algorithm that is accepted.
+//! Tokens: who a connection is. JWT signed with `EdDSA` (Ed25519), the one algorithm that is accepted.
 //!
 //! Claims: `sub` the user, `role` (`user`, `service`, `operator`; `user` if absent), `aud` the cluster's name, `nbf`
 //! and `exp` in seconds since 1970, `device` if the token is for one device only. The header names the key by `kid`.
