@@ -190,8 +190,19 @@ fn remember(client: &mut Client, group: GroupId) -> Result<Memory, Failure> {
     let GroupShown::Record { record, .. } = client.group(group).map_err(broken)? else {
         return Err(unexpected("a record should be shown"));
     };
-    let log = client.history(group, 1, 0).map_err(broken)?.entries;
-    Ok((record, log))
+    let mut log = Vec::new();
+    loop {
+        let page = client.history(group, next_seq(&log), 0).map_err(broken)?;
+        let done = page.entries.is_empty() || page.entries.last().is_some_and(|last| last.seq() >= page.head);
+        log.extend(page.entries);
+        if done {
+            return Ok((record, log));
+        }
+    }
+}
+
+fn next_seq(log: &[LogEntry]) -> u64 {
+    log.last().map_or(1, |last| last.seq().saturating_add(1))
 }
 
 fn crash(stage: &mut Stage, group: GroupId, before: &Memory, output: &mut Output) -> Result<(), Failure> {
@@ -206,6 +217,7 @@ fn crash(stage: &mut Stage, group: GroupId, before: &Memory, output: &mut Output
         &format!("process {} serves the same directory, {} later", stage.process(), milliseconds(began.elapsed())),
     )?;
     let after = remember(&mut stage.connect("dave")?, group)?;
+    expect_same(&after.1.len(), &(MESSAGES.len() + 1), "the log should have the creation and each message")?;
     expect_same(&after.0, &before.0, "the record should be what it was")?;
     expect_same(&after.1, &before.1, "the log should be what it was")?;
     let members: Vec<UserId> = after.0.members.iter().map(|member| member.user.clone()).collect();

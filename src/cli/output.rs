@@ -101,7 +101,7 @@ pub(crate) fn entry_line(paint: &Paint, entry: &LogEntry) -> String {
         LogEntry::Shown(entry) => {
             let at = paint.faint(&time(entry.at_ms));
             let sender = paint.bold(&escape(entry.sender.as_str()));
-            format!("{} {at}  {sender} {}", number(paint, entry.seq), what_happened(entry))
+            format!("{} {at}  {sender}{}", number(paint, entry.seq), what_happened(entry))
         }
     }
 }
@@ -110,23 +110,24 @@ fn number(paint: &Paint, seq: u64) -> String {
     paint.faint(&format!("{seq:>5}"))
 }
 
+/// What follows the sender's name.
 fn what_happened(entry: &Entry) -> String {
     match &entry.event {
         Event::Created { title: said, members } => {
-            format!("created the group {} with {}", title(said), names(members.iter()))
+            format!(" created the group {} with {}", title(said), names(members.iter()))
         }
-        Event::Added { members } => format!("added {}", names(members.iter())),
-        Event::Removed { members } => format!("removed {}", names(members.iter())),
+        Event::Added { members } => format!(" added {}", names(members.iter())),
+        Event::Removed { members } => format!(" removed {}", names(members.iter())),
         Event::Left { succession } => match succession {
-            Succession::Unchanged => "left".to_owned(),
-            Succession::Passed { owner } => format!("left; {} is owner now", escape(owner.as_str())),
-            Succession::Dissolved => "left, as the last one: the group is dissolved".to_owned(),
+            Succession::Unchanged => " left".to_owned(),
+            Succession::Passed { owner } => format!(" left; {} is owner now", escape(owner.as_str())),
+            Succession::Dissolved => " left, as the last one: the group is dissolved".to_owned(),
         },
-        Event::Renamed { title: said } => format!("named the group {}", title(said)),
-        Event::Transferred { owner } => format!("made {} the owner", escape(owner.as_str())),
-        Event::Dissolved => "dissolved the group".to_owned(),
+        Event::Renamed { title: said } => format!(" named the group {}", title(said)),
+        Event::Transferred { owner } => format!(" made {} the owner", escape(owner.as_str())),
+        Event::Dissolved => " dissolved the group".to_owned(),
         Event::Message { body: said } => format!(": {}", body(said)),
-        Event::Whisper { to, body: said } => format!("whispers to {}: {}", names(to.iter()), body(said)),
+        Event::Whisper { to, body: said } => format!(" whispers to {}: {}", names(to.iter()), body(said)),
     }
 }
 
