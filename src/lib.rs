@@ -4,9 +4,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod client;
 pub mod codec;
+pub mod config;
 pub mod group;
 pub mod ids;
 pub mod limits;
 pub mod store;
+pub mod token;
 pub mod wire;

@@ -1,0 +1,156 @@
+//! How commands reach a server: which one, as whom, with which token.
+
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use roundtable::client::{Client, ClientError, ConnectOptions};
+use roundtable::config::{CLUSTER_DEFAULT, DATA_DEFAULT, LISTEN_DEFAULT};
+use roundtable::ids::{DeviceId, Role, UserId};
+use roundtable::token::{Grant, LocalKey, mint, subject_unverified};
+
+use super::failure::{Exit, Failure};
+
+/// How long a token lives that a command makes for itself: one request, …
+const TTL_SHORT: Duration = Duration::from_secs(5 * 60);
+/// … or as long as somebody may watch, since this version cannot authenticate again in place.
+const TTL_LONG: Duration = Duration::from_secs(24 * 3600);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which server.
+#[derive(Args, Clone)]
+pub(crate) struct ServerArgs {
+    /// The server
+    #[arg(long, value_name = "HOST:PORT", env = "ROUNDTABLE_SERVER", default_value = LISTEN_DEFAULT)]
+    pub(crate) server: String,
+}
+
+/// Where tokens come from.
+#[derive(Args, Clone)]
+pub(crate) struct KeyArgs {
+    /// The server's data directory: its key makes a token where none is given
+    #[arg(long, value_name = "DIR", env = "ROUNDTABLE_DATA", default_value = DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+    /// The cluster that tokens are made for
+    #[arg(long, value_name = "NAME", env = "ROUNDTABLE_CLUSTER", default_value = CLUSTER_DEFAULT)]
+    pub(crate) cluster: String,
+}
+
+/// As whom.
+#[derive(Args, Clone)]
+pub(crate) struct IdentityArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// A token, from `roundtable token`; without one the command makes its own, for a server on this machine
+    #[arg(long, value_name = "TOKEN", env = "ROUNDTABLE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// The user to act as; the token's subject if there is a token
+    #[arg(long = "as", value_name = "USER")]
+    pub(crate) user: Option<UserId>,
+}
+
+impl IdentityArgs {
+    /// Connects as the user, for a request or a few.
+    pub(crate) fn connect(&self) -> Result<Client, Failure> {
+        self.open(self.token(Role::User, None, TTL_SHORT)?, None)
+    }
+
+    /// Connects as the user's device, to stay.
+    pub(crate) fn connect_to_stay(&self, device: DeviceId) -> Result<Client, Failure> {
+        self.open(self.token(Role::User, None, TTL_LONG)?, Some(device))
+    }
+
+    /// Connects as an operator; the name matters to nobody.
+    pub(crate) fn connect_as_operator(&self) -> Result<Client, Failure> {
+        self.open(self.token(Role::Operator, Some("operator"), TTL_SHORT)?, None)
+    }
+
+    fn open(&self, token: String, device: Option<DeviceId>) -> Result<Client, Failure> {
+        let mut options = ConnectOptions::new(&self.server.server, token);
+        options.timeout = TIMEOUT;
+        options.device = device.unwrap_or(options.device);
+        Client::connect(options).map_err(Failure::from)
+    }
+
+    fn token(&self, role: Role, name: Option<&str>, ttl: Duration) -> Result<String, Failure> {
+        match &self.token {
+            Some(token) => self.given(token),
+            None => self.made(role, name, ttl),
+        }
+    }
+
+    /// A token that was given names its user itself.
+    fn given(&self, token: &str) -> Result<String, Failure> {
+        match (&self.user, subject_unverified(token)) {
+            (Some(user), Some(subject)) if *user != subject => Err(Failure::usage(format!(
+                "the token is for {subject}, not for {user}: leave --as away, or get a token with `roundtable token \
+                 {user}`"
+            ))),
+            _ => Ok(token.to_owned()),
+        }
+    }
+
+    /// Makes a token with the server's own key: only for a server on this machine, whose key this is likely to be.
+    fn made(&self, role: Role, name: Option<&str>, ttl: Duration) -> Result<String, Failure> {
+        let user = match (&self.user, name) {
+            (Some(user), _) => user.clone(),
+            (None, Some(name)) => UserId::new(name).map_err(|error| Failure::usage(error.to_string()))?,
+            (None, None) => {
+                return Err(Failure::usage("as whom? say --as USER, or give a --token (`roundtable token USER`)"));
+            }
+        };
+        let addresses = self.addresses()?;
+        if !addresses.iter().all(|address| address.ip().is_loopback()) {
+            return Err(Failure::usage(format!(
+                "{} is another machine: give a --token, made there with `roundtable token {user}`",
+                self.server.server
+            )));
+        }
+        let key = LocalKey::open(&self.key.data.join("keys")).map_err(|error| {
+            // Without a server there is often no key either: say the first thing that is wrong.
+            self.unreachable(&addresses).unwrap_or_else(|| no_key(&self.key, &error, &user))
+        })?;
+        Ok(mint(&key, &grant(&self.key, user, role, None, ttl)))
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let server = &self.server.server;
+        let addresses = server.to_socket_addrs().map_err(|error| {
+            Failure::usage(format!("--server {server} is no address ({error}): say HOST:PORT, as {LISTEN_DEFAULT}"))
+        })?;
+        Ok(addresses.collect())
+    }
+
+    fn unreachable(&self, addresses: &[SocketAddr]) -> Option<Failure> {
+        let error = addresses.iter().find_map(|address| TcpStream::connect_timeout(address, TIMEOUT).err())?;
+        Some(ClientError::Connect { server: self.server.server.clone(), error }.into())
+    }
+}
+
+fn no_key(key: &KeyArgs, error: &impl std::fmt::Display, user: &UserId) -> Failure {
+    let data = key.data.display();
+    Failure::new(
+        Exit::Usage,
+        "NO_TOKEN",
+        format!(
+            "no token, and no key in {data} to make one with ({error}): name the server's data directory with --data, \
+             or give a --token (`roundtable token {user}`)"
+        ),
+    )
+}
+
+/// What a token says that begins now.
+pub(crate) fn grant(key: &KeyArgs, user: UserId, role: Role, device: Option<DeviceId>, ttl: Duration) -> Grant {
+    let valid_from_ms = wall_ms();
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let expires_at_ms = valid_from_ms.saturating_add(ttl_ms);
+    Grant { user, role, device, cluster: key.cluster.clone(), valid_from_ms, expires_at_ms }
+}
+
+fn wall_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,178 @@
+//! The configuration of a server: a TOML file, over which the flags of the command line win.
+//!
+//! ```toml
+//! listen = "127.0.0.1:7400"          # address and port
+//! data = "./roundtable-data"         # the data directory
+//! cluster = "roundtable"             # the `aud` that tokens must name
+//! segment_mib = 64                   # size of a journal segment of a new data directory
+//! insecure_without_tls = false       # listen beyond this machine although there is no TLS yet
+//! ```
+//!
+//! Every key may be left out. A key that is not known is an error: a misspelt one must not be ignored in silence.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+
+/// The address that a server listens on if nothing else is said.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7400";
+/// The data directory if nothing else is said.
+pub const DATA_DEFAULT: &str = "./roundtable-data";
+/// The cluster's name if nothing else is said.
+pub const CLUSTER_DEFAULT: &str = "roundtable";
+/// Largest segment that can be asked for, in MiB.
+const SEGMENT_MIB_MAX: u64 = 4096;
+const MIB: u64 = 1024 * 1024;
+
+/// What may be said about a server; what is `None` was not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address and port to listen on; port 0 lets the system choose.
+    pub listen: Option<SocketAddr>,
+    /// The data directory.
+    pub data: Option<PathBuf>,
+    /// The cluster's name.
+    pub cluster: Option<String>,
+    /// Size of a journal segment, in MiB.
+    pub segment_mib: Option<u64>,
+    /// Whether an address beyond this machine may be listened on without TLS.
+    pub insecure_without_tls: Option<bool>,
+}
+
+/// The configuration of a server, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Address and port to listen on; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Size of a journal segment, in bytes.
+    pub segment_bytes: u64,
+}
+
+/// What is wrong with a configuration, in one line that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// Reads a file. Relative paths in it are relative to the working directory, as those of flags are.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
+        Self::from_toml(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    }
+
+    /// Reads the text of a file.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let line =
+                error.span().map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+            ConfigError(format!("line {line}: {}", error.message().replace('\n', " ")))
+        })
+    }
+
+    /// These settings where they say something, `under` where they do not.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            listen: self.listen.or(under.listen),
+            data: self.data.or(under.data),
+            cluster: self.cluster.or(under.cluster),
+            segment_mib: self.segment_mib.or(under.segment_mib),
+            insecure_without_tls: self.insecure_without_tls.or(under.insecure_without_tls),
+        }
+    }
+
+    /// Fills in the defaults and checks the whole.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let listen = self.listen.unwrap_or_else(|| LISTEN_DEFAULT.parse().expect("the default is an address"));
+        if !listen.ip().is_loopback() && self.insecure_without_tls != Some(true) {
+            return Err(ConfigError(format!(
+                "{listen} can be reached from other machines and this version has no TLS: anybody on the way could \
+                 read and change everything, tokens included; listen on 127.0.0.1, or say --insecure-without-tls"
+            )));
+        }
+        let cluster = self.cluster.unwrap_or_else(|| CLUSTER_DEFAULT.to_owned());
+        if cluster.is_empty() {
+            return Err(ConfigError("the cluster's name must not be empty".to_owned()));
+        }
+        let segment_bytes = self.segment_mib.map_or(Ok(SEGMENT_BYTES_DEFAULT), segment_bytes)?;
+        Ok(Config { listen, data: self.data.unwrap_or_else(|| DATA_DEFAULT.into()), cluster, segment_bytes })
+    }
+}
+
+fn segment_bytes(mib: u64) -> Result<u64, ConfigError> {
+    let mib_min = SEGMENT_BYTES_MIN / MIB;
+    if (mib_min..=SEGMENT_MIB_MAX).contains(&mib) {
+        Ok(mib * MIB)
+    } else {
+        Err(ConfigError(format!("segment_mib is {mib}, but must be {mib_min} to {SEGMENT_MIB_MAX}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_documentation_is_the_default() {
+        let documented: Vec<&str> = include_str!("config.rs")
+            .lines()
+            .skip_while(|line| !line.contains("```toml"))
+            .skip(1)
+            .take_while(|line| !line.contains("```"))
+            .map(|line| line.trim_start_matches("//! "))
+            .collect();
+        let settings = Settings::from_toml(&documented.join("\n")).unwrap();
+        assert_eq!(settings.into_config(), Settings::default().into_config());
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = Settings::from_toml("listen = \"127.0.0.1:1\"\ncluster = \"east\"").unwrap();
+        let flags = Settings { listen: "127.0.0.1:2".parse().ok(), ..Settings::default() };
+        let config = flags.over(file).into_config().unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.cluster, "east");
+        assert_eq!(config.segment_bytes, SEGMENT_BYTES_DEFAULT);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = Settings::from_toml("cluster = \"a\"\nlissen = \"127.0.0.1:1\"").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("lissen") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn listening_beyond_this_machine_needs_to_be_called_insecure() {
+        let open = Settings { listen: "0.0.0.0:7400".parse().ok(), ..Settings::default() };
+        let error = open.clone().into_config().unwrap_err().to_string();
+        assert!(error.contains("no TLS") && error.contains("--insecure-without-tls"), "{error}");
+        assert!(Settings { insecure_without_tls: Some(false), ..open.clone() }.into_config().is_err());
+        assert!(Settings { insecure_without_tls: Some(true), ..open }.into_config().is_ok());
+        assert!(Settings { listen: "[::1]:0".parse().ok(), ..Settings::default() }.into_config().is_ok());
+    }
+
+    #[test]
+    fn segments_have_4_mib_to_4_gib() {
+        let with = |mib| Settings { segment_mib: Some(mib), ..Settings::default() }.into_config();
+        assert!(with(3).is_err());
+        assert_eq!(with(4).unwrap().segment_bytes, 4 * MIB);
+        assert_eq!(with(4096).unwrap().segment_bytes, 4096 * MIB);
+        assert!(with(4097).is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! The real program, driven as people and scripts drive it. No sleeps: it waits for lines of output.
+
+mod program;
+mod scenario;
+mod wrong_use;

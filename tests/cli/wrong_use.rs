@@ -1,0 +1,139 @@
+//! Wrong use gives help: one line on standard error that says what to do, and the right exit code.
+
+use std::fs;
+use std::process::Command;
+
+use roundtable::ids::{Role, UserId};
+use roundtable::token::{Grant, LocalKey, mint};
+use serde_json::Value;
+
+use crate::program::{Outcome, Server, finish, program, run};
+
+const NOBODYS_GROUP: &str = "0198f2a1-7c3e-7d10-8a55-0242ac120002";
+
+/// Says the same for people and for programs, and checks both.
+fn refused(code: i32, name: &str, says: &[&str], command: impl Fn(&[&str]) -> Command, arguments: &[&str]) {
+    let human = finish(command(arguments));
+    assert_one_line(&human, code);
+    assert!(human.stderr.starts_with("error: "), "{human:?}");
+    for part in says {
+        assert!(human.stderr.contains(part), "{part} in {human:?}");
+    }
+    let json = finish(command(&[arguments, &["--json"]].concat()));
+    assert_one_line(&json, code);
+    let object: Value = serde_json::from_str(&json.stderr).unwrap_or_else(|_| panic!("an object: {json:?}"));
+    assert_eq!(object["error"], name, "{object}");
+    assert!(object["message"].as_str().is_some_and(|message| !message.is_empty()), "{object}");
+}
+
+fn assert_one_line(outcome: &Outcome, code: i32) {
+    assert_eq!(outcome.code, code, "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    assert_eq!(outcome.stdout, "", "{outcome:?}");
+}
+
+/// A port that nobody listens on: it was free a moment ago.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").to_string()
+}
+
+#[test]
+fn no_server_is_running() {
+    let address = free_address();
+    let says = [address.as_str(), "roundtable serve"];
+    refused(3, "CANNOT_CONNECT", &says, program, &["create", "--as", "alice", "bob", "--server", &address]);
+    refused(3, "CANNOT_CONNECT", &says, program, &["ping", "--server", &address]);
+}
+
+#[test]
+fn what_was_typed_makes_no_sense() {
+    let long = "x".repeat(65);
+    refused(2, "USAGE", &["must not be empty"], program, &["create", "--as", "", "bob"]);
+    refused(2, "USAGE", &["at most 64 bytes"], program, &["create", "--as", "alice", &long]);
+    refused(2, "USAGE", &["UUID"], program, &["show", "--as", "alice", "lunch"]);
+    refused(2, "USAGE", &["--bogus", "roundtable create --help"], program, &["create", "--bogus"]);
+    refused(2, "USAGE", &["frobnicate"], program, &["frobnicate"]);
+    refused(2, "USAGE", &["--as"], program, &["create", "bob"]);
+    refused(2, "USAGE", &["no TLS", "--insecure-without-tls"], program, &["serve", "--listen", "0.0.0.0:0"]);
+    refused(
+        2,
+        "USAGE",
+        &["another machine", "roundtable token"],
+        program,
+        &["groups", "--as", "bob", "--server", "192.0.2.1:7400"],
+    );
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in
+        ["serve", "demo", "token", "create", "send", "leave", "show", "groups", "history", "watch", "ping", "stats"]
+    {
+        let help = run(&[command, "--help"]);
+        assert_eq!(help.code, 0, "{help:?}");
+        assert!(help.stdout.contains(&format!("roundtable {command}")), "an example: {help:?}");
+    }
+}
+
+#[test]
+fn a_group_that_is_absent_and_one_of_others_look_alike() {
+    let server = Server::start();
+    let created = server.run(&["create", "--as", "alice", "bob", "--json"]).object();
+    let group = created["group"].as_str().expect("an id").to_owned();
+    let says = ["roundtable groups"];
+    let command = |arguments: &[&str]| server.command(arguments);
+    refused(1, "NOT_FOUND", &says, command, &["send", "--as", "alice", NOBODYS_GROUP, "hi"]);
+    refused(1, "NOT_FOUND", &says, command, &["send", "--as", "mallory", &group, "hi"]);
+    refused(1, "NOT_FOUND", &says, command, &["show", "--as", "mallory", &group]);
+    refused(1, "NOT_FOUND", &says, command, &["history", "--as", "mallory", &group]);
+    refused(1, "NOT_FOUND", &says, command, &["leave", "--as", "mallory", &group]);
+}
+
+#[test]
+fn tokens_that_are_not_accepted() {
+    let server = Server::start();
+    let command = |arguments: &[&str]| server.command(arguments);
+    refused(1, "AUTH_FAILED", &["roundtable token"], command, &["groups", "--token", "garbage"]);
+    let key = LocalKey::open(&server.data().join("keys")).expect("the server's key");
+    let grant = Grant {
+        user: UserId::new("alice").expect("legal"),
+        role: Role::User,
+        device: None,
+        cluster: "roundtable".to_owned(),
+        valid_from_ms: 0,
+        expires_at_ms: 1_000_000,
+    };
+    let expired = mint(&key, &grant);
+    refused(1, "TOKEN_EXPIRED", &["roundtable token"], command, &["groups", "--token", &expired]);
+    let elsewhere = mint(&key, &Grant { cluster: "west".to_owned(), expires_at_ms: u64::MAX, ..grant });
+    refused(1, "AUTH_FAILED", &["--cluster"], command, &["groups", "--token", &elsewhere]);
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let mut server = Server::start();
+    let data = server.data();
+    let data = data.to_str().expect("a plain path");
+    let other = tempfile::tempdir().expect("a directory");
+    let other = other.path().to_str().expect("a plain path").to_owned();
+    let address = server.address.clone();
+    refused(6, "CANNOT_START", &[&address], program, &["serve", "--data", &other, "--listen", &address]);
+    refused(6, "CANNOT_START", &[], program, &["serve", "--data", data, "--listen", "127.0.0.1:0"]);
+    refused(6, "CANNOT_START", &["/proc"], program, &["serve", "--data", "/proc/nothing", "--listen", "127.0.0.1:0"]);
+
+    server.kill();
+    let format = server.data().join("FORMAT");
+    let text = fs::read_to_string(&format).expect("FORMAT is text");
+    fs::write(&format, text.replacen("roundtable 1", "roundtable 2", 1)).expect("written");
+    refused(6, "CANNOT_START", &["FORMAT"], program, &["serve", "--data", data, "--listen", "127.0.0.1:0"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let mut child = program(&["--help"]).spawn().expect("it runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
