@@ -236,9 +236,15 @@ impl Hub {
 
     // ---- back-pressure -----------------------------------------------------------------------------------------
 
-    /// While more changes wait for the disk than the bound allows, those who send more are not read.
+    /// Bytes of changes that may wait for the disk: never more than half of what storage has granted, so that a burst
+    /// is slowed down where the disk has room, and refused only where it has none.
+    fn pending_bytes_max(&self) -> u64 {
+        (PENDING_BYTES_MAX as u64).min(self.credit_bytes.saturating_sub(self.committed_bytes))
+    }
+
+    /// While more changes wait for the disk than may, those who send more are not read.
     fn hold_back_if_behind(&mut self, key: super::ConnectionKey) {
-        if self.releases.bytes <= PENDING_BYTES_MAX as u64 {
+        if self.releases.bytes <= self.pending_bytes_max() {
             return;
         }
         if let Some(connection) = self.connections.find_mut(key)
@@ -251,7 +257,7 @@ impl Hub {
     }
 
     pub(super) fn release_held_back(&mut self) {
-        if self.releases.bytes > PENDING_BYTES_MAX as u64 / 2 {
+        if self.held_back.is_empty() || self.releases.bytes > self.pending_bytes_max() / 2 {
             return;
         }
         for key in std::mem::take(&mut self.held_back) {

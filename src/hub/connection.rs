@@ -243,7 +243,8 @@ impl Connections {
 
     /// All keys, in the order of slots.
     pub(super) fn keys(&self) -> Vec<ConnectionKey> {
-        let key = |(slot, _)| ConnectionKey { slot: u32::try_from(slot).unwrap_or(0), generation: self.generations[slot] };
+        let key =
+            |(slot, _)| ConnectionKey { slot: u32::try_from(slot).unwrap_or(0), generation: self.generations[slot] };
         self.slots.iter().map(key).collect()
     }
 

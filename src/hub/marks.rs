@@ -111,7 +111,8 @@ impl Hub {
             self.commit(change, Release::Marks);
             self.marks.flying.push_back(places);
         }
-        self.marks.since_ms = (!self.marks.fresh.is_empty())
-            .then(|| self.marks.since_ms.unwrap_or_default().max(self.now.monotonic_ms.saturating_sub(MARKS_DELAY_MS / 2)));
+        self.marks.since_ms = (!self.marks.fresh.is_empty()).then(|| {
+            self.marks.since_ms.unwrap_or_default().max(self.now.monotonic_ms.saturating_sub(MARKS_DELAY_MS / 2))
+        });
     }
 }

@@ -41,7 +41,9 @@ use rand::rngs::StdRng;
 pub use connection::ConnectionKey;
 
 use crate::ids::{GroupId, Identity, Principal, TokenError};
-use crate::limits::{CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_TOTAL, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_TOTAL, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX,
+};
 use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
 use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
 use cache::Cache;
@@ -198,14 +200,28 @@ impl Hub {
         }
         connection.drained_ms = now.monotonic_ms;
         self.output_bytes -= connection.outbox.consume(count);
+        let is_empty = connection.outbox.is_empty();
         if connection.closing {
-            if connection.outbox.is_empty() {
+            if is_empty {
                 self.closed.push_back(key);
             }
-            return;
+        } else {
+            self.tell_notices(key);
+            self.settle();
         }
-        self.tell_notices(key);
-        self.settle();
+        // A socket that took a part may take more: asked in the next turn, so that the others come first.
+        self.handle_writable(key);
+    }
+
+    /// The socket of a connection takes bytes again.
+    pub fn handle_writable(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.find_mut(key)
+            && !connection.outbox.is_empty()
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push_back(key);
+        }
     }
 
     /// Time passed: call it at least at [`Hub::next_deadline_ms`].
@@ -253,6 +269,16 @@ impl Hub {
         self.requests.pop_front()
     }
 
+    /// Whether some connection has output that it was not asked about yet.
+    pub fn has_output(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// How many times [`Hub::poll_dirty`] gives a connection before it begins anew, at most.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// The next connection that has something to write since it was last given here.
     pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
         while let Some(key) = self.dirty.pop_front() {
@@ -297,7 +323,7 @@ impl Hub {
 
     /// Whether, after [`Hub::handle_stop`], nothing is left to finish or to write.
     pub fn is_drained(&self) -> bool {
-        self.releases.is_empty() && self.marks.is_settled() && self.output_bytes == 0
+        self.releases.is_empty() && self.reads.is_empty() && self.marks.is_settled() && self.output_bytes == 0
     }
 
     // ---- shared by the parts -----------------------------------------------------------------------------------

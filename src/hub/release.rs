@@ -9,7 +9,7 @@ use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
 use crate::limits::{FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT};
-use crate::store::{Effect, Operation, Ticket};
+use crate::store::{Operation, Ticket};
 use crate::wire::{Changed, Created, ErrorBody, GroupPacket, Kind, Push, Reply};
 
 /// What happens once a ticket is durable.
