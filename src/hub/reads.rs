@@ -115,13 +115,11 @@ impl Hub {
 
     /// Goes on with the next group of a history request, or answers it.
     fn continue_history(&mut self, job: Box<HistoryJob>) {
-        match job.groups.front() {
-            Some(at) => self.enqueue(at.group, Task::History(job)),
-            None => {
-                let HistoryJob { caller, done, .. } = *job;
-                self.answer(caller.connection, caller.request_id, &Reply::HistoryPage { groups: done });
-            }
+        if let Some(at) = job.groups.front() {
+            return self.enqueue(at.group, Task::History(job));
         }
+        let HistoryJob { caller, done, .. } = *job;
+        self.answer(caller.connection, caller.request_id, &Reply::HistoryPage { groups: done });
     }
 
     /// Reads the present group of a history request: from the ring if it is close to the head, else from the disk.

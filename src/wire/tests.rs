@@ -2,7 +2,7 @@
 
 use super::entry::LogEntry;
 use super::push::{Push, encode_entry_push};
-use super::reply::{GroupHistory, HistoryOutcome, Reply, entry_bytes};
+use super::reply::{GroupHistory, HistoryOutcome, Reply};
 use super::{Header, HeaderError, Kind, MAGIC, flags};
 use crate::group::{Entry, Event};
 use crate::ids::{GroupId, UserId};
@@ -34,7 +34,7 @@ fn the_short_way_to_an_entry_push_gives_the_same_bytes() {
 }
 
 #[test]
-fn the_bytes_of_an_entry_are_what_a_page_of_history_grows_by() {
+fn a_page_of_history_grows_by_no_more_than_an_entry_is_counted_for() {
     let page = |entries: Vec<LogEntry>| {
         let outcome = HistoryOutcome::Entries { head: 9, floor: 1, entries };
         let mut frame = Vec::new();
@@ -42,8 +42,8 @@ fn the_bytes_of_an_entry_are_what_a_page_of_history_grows_by() {
         frame.len()
     };
     for entry in entries() {
-        let bytes = entry_bytes(&entry, &mut Vec::new());
-        assert_eq!(page(vec![LogEntry::Shown(entry)]), page(vec![]) + 4 + bytes);
+        let bytes_max = entry.memory_bytes();
+        assert!(page(vec![LogEntry::Shown(entry)]) <= page(vec![]) + 4 + bytes_max);
     }
 }
 
