@@ -1,0 +1,9 @@
+//! A server on port 0 with real clients on real sockets.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+mod descriptors;
+mod fan_out;
+mod garbage;
+mod stop;
+mod support;
