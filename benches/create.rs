@@ -114,7 +114,8 @@ impl Drop for Server {
 
 /// A connection of a user that is on line.
 fn attach(address: SocketAddr, key: &LocalKey, user: &UserId) -> TcpStream {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let now_ms = since_1970.as_secs() * 1_000;
     let grant = Grant {
         user: user.clone(),
         role: Role::User,

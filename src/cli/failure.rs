@@ -38,10 +38,6 @@ impl Failure {
         Self::new(Exit::Usage, "USAGE", message)
     }
 
-    pub(crate) fn start(message: impl Into<String>) -> Self {
-        Self::new(Exit::NoStart, "CANNOT_START", message)
-    }
-
     /// Tells it on standard error and gives the exit code.
     pub(crate) fn report(self, format: Format) -> ExitCode {
         match self {

@@ -74,11 +74,8 @@ impl Serve {
 }
 
 fn cannot_start(error: &StartError) -> Failure {
-    if error.is_damage() {
-        Failure::new(Exit::Damaged, "DATA_DAMAGED", error.to_string())
-    } else {
-        Failure::start(error.to_string())
-    }
+    let exit = if error.is_damage() { Exit::Damaged } else { Exit::NoStart };
+    Failure::new(exit, error.name(), error.to_string())
 }
 
 fn log_to_stderr() {

@@ -67,6 +67,22 @@ impl StartError {
     }
 }
 
+impl StartError {
+    /// The name that scripts see; `docs/protocol.md` has the table.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Storage(OpenError::Locked { .. }) => "LOCKED",
+            Self::Storage(OpenError::NewerFormat { .. }) => "NEWER_FORMAT",
+            Self::Storage(OpenError::Corrupt { .. }) => "DATA_DAMAGED",
+            Self::Listen(_, error) if error.kind() == std::io::ErrorKind::AddrInUse => "PORT_IN_USE",
+            Self::Storage(OpenError::Disk(_) | OpenError::Index(_))
+            | Self::Key(_)
+            | Self::Listen(..)
+            | Self::System(_) => "CANNOT_START",
+        }
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

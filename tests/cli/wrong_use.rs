@@ -118,15 +118,15 @@ fn a_server_that_cannot_start_says_why() {
     let other = tempfile::tempdir().expect("a directory");
     let other = other.path().to_str().expect("a plain path").to_owned();
     let address = server.address.clone();
-    refused(6, "CANNOT_START", &[&address], program, &["serve", "--data", &other, "--listen", &address]);
-    refused(6, "CANNOT_START", &[], program, &["serve", "--data", data, "--listen", "127.0.0.1:0"]);
+    refused(6, "PORT_IN_USE", &[&address], program, &["serve", "--data", &other, "--listen", &address]);
+    refused(6, "LOCKED", &[], program, &["serve", "--data", data, "--listen", "127.0.0.1:0"]);
     refused(6, "CANNOT_START", &["/proc"], program, &["serve", "--data", "/proc/nothing", "--listen", "127.0.0.1:0"]);
 
     server.kill();
     let format = server.data().join("FORMAT");
     let text = fs::read_to_string(&format).expect("FORMAT is text");
     fs::write(&format, text.replacen("roundtable 1", "roundtable 2", 1)).expect("written");
-    refused(6, "CANNOT_START", &["FORMAT"], program, &["serve", "--data", data, "--listen", "127.0.0.1:0"]);
+    refused(6, "NEWER_FORMAT", &["FORMAT"], program, &["serve", "--data", data, "--listen", "127.0.0.1:0"]);
 }
 
 #[test]

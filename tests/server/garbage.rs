@@ -98,7 +98,7 @@ fn frames_cut_in_the_middle_and_left_cost_nothing_that_stays() {
     let server = Running::start();
     let mut alice = server.attach("alice");
     let connections = server.stat("connections_count");
-    let halves: Vec<_> = (0..200).map(|cut| send(&server, &announcing(4_000)[..1 + cut % HEADER_BYTES])).collect();
+    let halves: Vec<_> = (0..200).map(|cut| send(&server, &announcing(4_000)[..=cut % HEADER_BYTES])).collect();
     // Those that are left open hold a slot each, and nobody who is on line notices.
     let group = alice.create("still here", &[user("bob")]).unwrap().group;
     assert_eq!(alice.send(group, "hi").unwrap().seq, 2);
