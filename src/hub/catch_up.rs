@@ -199,7 +199,7 @@ impl Hub {
         if let Some(push) = push {
             self.append(key, |out| push.encode_frame(out));
         }
-        self.tell_notices(key);
+        self.tell_more(key);
     }
 
     /// A group that something is owed about cannot be loaded: nothing can be told of it.
@@ -208,7 +208,15 @@ impl Hub {
             session.notices_loading -= 1;
             session.behind.remove(&id);
         }
-        self.tell_notices(key);
+        self.tell_more(key);
+    }
+
+    /// Goes on with the notices of a connection when the present input is handled: not at once, for a user may have
+    /// any number of groups, and one notice must not stand on the stack of another.
+    fn tell_more(&mut self, key: ConnectionKey) {
+        if self.telling.back() != Some(&key) {
+            self.telling.push_back(key);
+        }
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Hub {
     resumed: VecDeque<ConnectionKey>,
     /// Groups whose waiting work can go on.
     unblocked: VecDeque<GroupId>,
+    /// Connections whose notices can go on.
+    telling: VecDeque<ConnectionKey>,
 }
 
 impl Hub {
@@ -149,6 +151,7 @@ impl Hub {
             closed: VecDeque::new(),
             resumed: VecDeque::new(),
             unblocked: VecDeque::new(),
+            telling: VecDeque::new(),
         }
     }
 
@@ -330,8 +333,14 @@ impl Hub {
 
     /// Does what became possible by an input: goes on with waiting work, within what memory allows.
     fn settle(&mut self) {
-        while let Some(group) = self.unblocked.pop_front() {
-            self.run_waiting(group);
+        loop {
+            if let Some(group) = self.unblocked.pop_front() {
+                self.run_waiting(group);
+            } else if let Some(key) = self.telling.pop_front() {
+                self.tell_notices(key);
+            } else {
+                break;
+            }
         }
         self.release_held_back();
         self.shed_output();
