@@ -18,10 +18,18 @@ pub(super) enum Cached {
 ///
 /// Invariant: `bytes` is the sum of what groups and windows had when they were last counted; `queue` names everything
 /// that is loaded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cache {
     pub(super) bytes: usize,
+    /// The bound.
+    pub(super) bytes_max: usize,
     queue: VecDeque<Cached>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { bytes: 0, bytes_max: CACHE_BYTES_MAX, queue: VecDeque::new() }
+    }
 }
 
 impl Cache {
@@ -42,12 +50,12 @@ impl Hub {
     pub(super) fn evict(&mut self) {
         // A load of a user that is under way may have read a group's head before the group's last change: the group
         // must still be here when the answer comes.
-        if self.cache.bytes <= CACHE_BYTES_MAX || self.has_user_loads() {
+        if self.cache.bytes <= self.cache.bytes_max || self.has_user_loads() {
             return;
         }
         // Twice round: the first time clears the marks of use.
         let mut candidates = 2 * self.cache.queue.len();
-        while candidates > 0 && self.cache.bytes > CACHE_BYTES_MAX {
+        while candidates > 0 && self.cache.bytes > self.cache.bytes_max {
             candidates -= 1;
             let Some(cached) = self.cache.queue.pop_front() else { return };
             match &cached {

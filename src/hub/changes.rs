@@ -144,7 +144,14 @@ impl Hub {
         };
         if outcome.fingerprint() != key.fingerprint {
             let message = "this operation id was used for another request: make a new one";
-            return self.refuse(caller.connection, caller.request_id, ErrorBody::new(ErrorCode::IdReused, 0, message));
+            let error = ErrorBody::new(ErrorCode::IdReused, 0, message);
+            return match outcome {
+                // That the id is taken is not true before the operation that took it is durable.
+                Outcome::Pending { ticket, .. } => {
+                    self.releases.hold(ticket, Release::Refusal { caller: caller.clone(), error });
+                }
+                Outcome::Done(_) => self.refuse(caller.connection, caller.request_id, error),
+            };
         }
         match outcome {
             Outcome::Pending { ticket, .. } => {

@@ -94,6 +94,21 @@ impl Outbox {
     pub(super) fn clear(&mut self) -> usize {
         self.consume(self.bytes)
     }
+
+    /// Asserts the invariant. Returns the bytes of memory of its own frames, and notes the shared ones by address.
+    #[cfg(test)]
+    pub(super) fn check_invariants(&self, shared: &mut std::collections::BTreeSet<(usize, usize)>) -> usize {
+        assert_eq!(self.bytes, self.chunks().map(<[u8]>::len).sum::<usize>());
+        assert!(self.bytes > 0 || self.chunks.is_empty(), "an empty outbox holds no memory");
+        let own = |chunk: &Chunk| match chunk {
+            Chunk::Own(bytes) => bytes.len(),
+            Chunk::Shared(frame) => {
+                shared.insert((frame.as_ptr().addr(), frame.len()));
+                0
+            }
+        };
+        self.chunks.iter().map(own).sum()
+    }
 }
 
 fn freed_by(chunk: &Chunk) -> usize {

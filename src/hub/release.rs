@@ -81,6 +81,11 @@ impl Releases {
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
+
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Release> {
+        self.waiting.iter().flat_map(|(_, releases)| releases)
+    }
 }
 
 impl Hub {

@@ -20,6 +20,8 @@ use crate::wire::{
 /// Time that a token is still good for after its end, because clocks differ.
 const TOKEN_LEEWAY_MS: u64 = 30_000;
 
+const VERSION_MESSAGE: &str = "protocol version 1 is spoken here";
+
 /// What came out of a connection's deframer.
 enum Taken {
     Frame { header: Header, request: Result<(Request, Kind), Bad> },
@@ -78,7 +80,7 @@ impl Hub {
     }
 
     fn close_version(&mut self, key: ConnectionKey) {
-        self.close_with(key, ErrorCode::Version, u64::from(VERSION), "protocol version 1 is spoken here");
+        self.close_with(key, ErrorCode::Version, u64::from(VERSION), VERSION_MESSAGE);
     }
 
     fn take_request(&mut self, key: ConnectionKey, header: Header, request: Result<(Request, Kind), Bad>) {
@@ -136,16 +138,17 @@ impl Hub {
 
     fn hello(&mut self, key: ConnectionKey, request_id: u32, hello: &Hello) {
         if hello.version_min > VERSION || hello.version_max < VERSION {
-            return self.close_version(key);
+            return self.turn_away(key, request_id, ErrorBody::new(ErrorCode::Version, VERSION.into(), VERSION_MESSAGE));
         }
         let identity = match self.authenticator.authenticate(&hello.token, self.now.wall_ms) {
             Ok(identity) if identity.device.as_ref().is_none_or(|device| *device == hello.device) => identity,
             Ok(_) | Err(TokenError::Rejected) => {
-                return self.close_with(key, ErrorCode::AuthFailed, 0, "the token is not accepted");
+                let error = ErrorBody::new(ErrorCode::AuthFailed, 0, "the token is not accepted");
+                return self.turn_away(key, request_id, error);
             }
             Err(TokenError::Expired) => {
                 let message = "the token has expired, or is not valid yet: get a new one";
-                return self.close_with(key, ErrorCode::TokenExpired, 0, message);
+                return self.turn_away(key, request_id, ErrorBody::new(ErrorCode::TokenExpired, 0, message));
             }
         };
         let heartbeat_s = match hello.heartbeat_s {
@@ -175,6 +178,12 @@ impl Hub {
         self.unauthenticated -= 1;
         self.answer(key, request_id, &Reply::Welcome(welcome));
         self.arm(key);
+    }
+
+    /// Refuses a hello, under its number, and closes.
+    fn turn_away(&mut self, key: ConnectionKey, request_id: u32, error: ErrorBody) {
+        self.refuse(key, request_id, error);
+        self.close(key);
     }
 
     // ---- everything else ---------------------------------------------------------------------------------------

@@ -1,1 +1,12 @@
-//! Tests of the hub without sockets.
+//! Tests of the hub without sockets, without a disk and without a clock.
+//!
+//! `world` drives a hub as the mio loop does, over a storage that is a model in memory (`model`): it becomes durable,
+//! and answers, when a test says so. `audit` listens on every connection and holds the hub to what the protocol
+//! promises of the order of frames; `invariants` holds the hub to its own bookkeeping after every turn.
+
+mod audit;
+mod durability;
+mod hello;
+mod invariants;
+mod model;
+mod world;

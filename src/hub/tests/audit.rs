@@ -1,0 +1,129 @@
+//! What one connection may see, whatever the test is about: the promises of `docs/protocol.md` on order.
+//!
+//! * A group packet comes at most once for each group, and before any entry of it.
+//! * Entries are pushed only while the group is live, each one the next of its group, without gap and without repeat.
+//! * Live begins with a group packet or a page of history that reaches the head, or at attaching up to date; `Behind`
+//!   ends it.
+//! * After one's own leaving, and after `Gone`, nothing of the group comes.
+//! * Nothing comes before `Attached` but answers; an answer bears the number of a request without one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::group::Event;
+use crate::ids::{GroupId, UserId};
+use crate::wire::{Attach, GroupSeq, HistoryOutcome, LogEntry, Push, Reply, Request};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The next push is this seq.
+    Live(u64),
+    /// Nothing is pushed before a page of history reaches the head.
+    Behind,
+    /// Nothing of it is ever pushed again.
+    Over,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    user: Option<UserId>,
+    /// Requests without an answer.
+    asked: BTreeMap<u32, Request>,
+    attached: bool,
+    /// What the device said that it has; `None` if it went by marks.
+    has: Option<BTreeMap<GroupId, u64>>,
+    places: BTreeMap<GroupId, Place>,
+    packets: BTreeSet<GroupId>,
+    /// Every entry that came, pushed or in a page.
+    pub(super) seen: BTreeSet<(GroupId, u64)>,
+}
+
+impl Audit {
+    pub(super) fn sent(&mut self, request_id: u32, request: Request) {
+        if let Request::Attach(Attach::Device { groups, .. }) = &request {
+            let has = self.has.get_or_insert_default();
+            has.extend(groups.iter().map(|at| (at.group, at.seq)));
+        }
+        if !matches!(request, Request::Acknowledge { .. }) {
+            self.asked.insert(request_id, request);
+        }
+    }
+
+    pub(super) fn unanswered(&self) -> usize {
+        self.asked.len()
+    }
+
+    pub(super) fn replied(&mut self, request_id: u32, reply: &Reply) {
+        let request = self.asked.remove(&request_id);
+        match (reply, request) {
+            (Reply::Error(_), _) => {}
+            (Reply::Welcome(welcome), Some(Request::Hello(_))) => self.user = Some(welcome.user.clone()),
+            (Reply::Attached, Some(Request::Attach(_))) => self.attached = true,
+            (Reply::HistoryPage { groups }, Some(Request::History(request))) => {
+                assert_eq!(groups.len(), request.groups.len(), "each group has its part");
+                for (part, asked) in groups.iter().zip(&request.groups) {
+                    assert_eq!(part.group, asked.group, "the parts stand in the order of the request");
+                    if let HistoryOutcome::Entries { head, entries, .. } = &part.outcome {
+                        self.page(*asked, *head, entries);
+                    }
+                }
+            }
+            (_, None) => panic!("an answer to nothing: {request_id} {reply:?}"),
+            (_, Some(_)) => {}
+        }
+    }
+
+    fn page(&mut self, asked: GroupSeq, head: u64, entries: &[LogEntry]) {
+        let mut next = asked.seq;
+        for entry in entries {
+            assert_eq!(entry.seq(), next, "a page has no gap");
+            self.seen.insert((asked.group, entry.seq()));
+            next += 1;
+        }
+        assert!(next <= head + 1, "no page goes beyond the head");
+        if next == head + 1 && self.attached && self.places.get(&asked.group) == Some(&Place::Behind) {
+            self.places.insert(asked.group, Place::Live(next));
+        }
+    }
+
+    pub(super) fn pushed(&mut self, push: &Push) {
+        let before_attach = matches!(push, Push::GoingAway { .. });
+        assert!(self.attached || before_attach, "a push before the connection is on line: {push:?}");
+        match push {
+            Push::GroupPacket(packet) => {
+                assert!(self.packets.insert(packet.group), "a group is told once: {packet:?}");
+                assert!(!self.places.contains_key(&packet.group), "the packet comes before everything: {packet:?}");
+                let place = if packet.from > packet.head { Place::Live(packet.from) } else { Place::Behind };
+                self.places.insert(packet.group, place);
+            }
+            Push::Behind { group, from, head } => {
+                assert!(from <= head, "behind in nothing");
+                let before = self.places.insert(*group, Place::Behind);
+                assert!(!matches!(before, Some(Place::Behind | Place::Over)), "told twice that it is behind: {group}");
+            }
+            Push::Gone { group, .. } => _ = self.places.insert(*group, Place::Over),
+            Push::Entry { group, entry } => self.entry(*group, entry),
+            Push::Ready | Push::TakenOver | Push::GoingAway { .. } => {}
+            Push::Signal { .. } | Push::AuthenticateSoon { .. } | Push::FeedItem { .. } => {
+                panic!("not served: {push:?}")
+            }
+        }
+    }
+
+    fn entry(&mut self, group: GroupId, entry: &LogEntry) {
+        let seq = entry.seq();
+        match self.places.get(&group) {
+            Some(Place::Live(next)) => assert_eq!(seq, *next, "pushes have no gap and no repeat in {group}"),
+            Some(Place::Behind) => panic!("entry {seq} pushed before a page reached the head of {group}"),
+            Some(Place::Over) => panic!("entry {seq} of {group} pushed after its end"),
+            None => {
+                if let Some(has) = &self.has {
+                    assert_eq!(Some(&(seq - 1)), has.get(&group), "a group that the device has goes on where it was");
+                }
+            }
+        }
+        self.seen.insert((group, seq));
+        let own = matches!(entry, LogEntry::Shown(shown)
+            if matches!(shown.event, Event::Left { .. }) && Some(&shown.sender) == self.user.as_ref());
+        self.places.insert(group, if own { Place::Over } else { Place::Live(seq + 1) });
+    }
+}

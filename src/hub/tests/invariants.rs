@@ -1,0 +1,119 @@
+//! The hub's bookkeeping, recounted from the beginning.
+
+use std::collections::BTreeSet;
+
+use crate::hub::connection::{Connection, ConnectionKey, Presence, State};
+use crate::hub::operations::Window;
+use crate::hub::release::Release;
+use crate::hub::Hub;
+use crate::limits::IN_FLIGHT_MAX;
+
+impl Hub {
+    /// Asserts what the types of the hub say about themselves. It may look at everything, and so takes its time.
+    pub(super) fn check_invariants(&self) {
+        self.check_output();
+        self.check_connections();
+        self.check_live();
+        self.check_cache();
+        self.check_releases();
+    }
+
+    fn each_connection(&self) -> impl Iterator<Item = (ConnectionKey, &Connection)> {
+        self.connections.keys().into_iter().map(|key| (key, self.connections.find(key).unwrap()))
+    }
+
+    fn check_output(&self) {
+        let mut shared = BTreeSet::new();
+        let mut bytes = 0;
+        for (_, connection) in self.each_connection() {
+            bytes += connection.outbox.check_invariants(&mut shared);
+        }
+        bytes += shared.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        assert_eq!(self.output_bytes, bytes, "output is counted once");
+    }
+
+    fn check_connections(&self) {
+        let unauthenticated = self.each_connection().filter(|(_, found)| found.session().is_none()).count();
+        assert_eq!(self.unauthenticated, unauthenticated);
+        assert_eq!(self.timers.len(), self.connections.len(), "each connection has one timer");
+        for (key, connection) in self.each_connection() {
+            assert!(connection.in_flight <= IN_FLIGHT_MAX, "requests above the limit are not taken");
+            let (deadline_ms, _) = connection.deadline();
+            assert!(connection.timer_ms <= deadline_ms, "no deadline is missed");
+            assert!(self.timers.contains(&(connection.timer_ms, key)));
+            let queued = self.dirty.iter().filter(|other| **other == key).count();
+            assert_eq!(queued, usize::from(connection.dirty), "a dirty connection is queued once");
+            assert_eq!(self.held_back.contains(&key), connection.held_back);
+            self.check_presence(key, connection);
+        }
+    }
+
+    fn check_presence(&self, key: ConnectionKey, connection: &Connection) {
+        let State::Open(session) = &connection.state else { return };
+        let listed = self.directory.connections(&session.user).iter().filter(|other| **other == key).count();
+        let on_line = matches!(session.presence, Presence::Loading { .. } | Presence::Attached);
+        assert!(listed <= usize::from(on_line), "only who is on line is in the directory, once");
+        assert!(connection.closing || listed == usize::from(on_line), "who is on line is in the directory");
+    }
+
+    /// `live` names exactly the connections that get the next entry.
+    fn check_live(&self) {
+        for (id, slot) in &self.groups {
+            let Some(group) = &slot.group else { continue };
+            let named: Vec<_> = group
+                .live
+                .iter()
+                .copied()
+                .filter(|key| self.connections.find(*key).is_some_and(|connection| !connection.closing))
+                .collect();
+            let distinct: BTreeSet<_> = named.iter().copied().collect();
+            assert_eq!(named.len(), distinct.len(), "a connection is live once");
+            let wanted: BTreeSet<_> = self
+                .each_connection()
+                .filter(|(_, connection)| connection.is_live(*id))
+                .filter(|(_, connection)| group.durable_head > 0 && group.durable.has(&connection.session().unwrap().user))
+                .map(|(key, _)| key)
+                .collect();
+            assert_eq!(distinct, wanted, "live in {id}");
+        }
+    }
+
+    fn check_cache(&self) {
+        let groups = self.groups.values().filter_map(|slot| slot.group.as_ref()).map(|group| group.counted_bytes);
+        let windows = self.windows.values().map(|window| match window {
+            Window::Loaded(remembered) => remembered.counted_bytes,
+            Window::Loading { .. } => 0,
+        });
+        assert_eq!(self.cache.bytes, groups.sum::<usize>() + windows.sum::<usize>(), "the cache counts what is loaded");
+    }
+
+    fn check_releases(&self) {
+        let mut pending = std::collections::BTreeMap::new();
+        for release in self.releases.all() {
+            if let Release::Effect(released) = release {
+                *pending.entry(released.group).or_insert(0) += 1;
+            }
+        }
+        for (id, slot) in &self.groups {
+            let counted = slot.group.as_ref().map_or(0, |group| group.pending);
+            assert_eq!(counted, pending.remove(id).unwrap_or(0), "pending commits of {id}");
+        }
+        assert!(pending.is_empty(), "a group with pending commits stays loaded");
+    }
+
+    /// Nothing that came in is still without its outcome.
+    pub(super) fn check_idle(&self) {
+        assert!(self.releases.is_empty() && self.reads.is_empty() && self.requests.is_empty());
+        assert!(self.held_back.is_empty() && self.resumed.is_empty() && self.unblocked.is_empty());
+        for (id, slot) in &self.groups {
+            let group = slot.group.as_ref().unwrap_or_else(|| panic!("{id} is still being loaded"));
+            assert!(slot.waiting.is_empty() && group.is_idle(), "{id} has work that nothing will wake");
+        }
+        for (_, connection) in self.each_connection().filter(|(_, connection)| !connection.closing) {
+            assert_eq!(connection.in_flight, 0, "every request has its answer");
+            assert!(connection.outbox.is_empty());
+            let Some(session) = connection.session() else { continue };
+            assert!(session.notices.is_empty() && session.notices_loading == 0 && !session.ready_owed);
+        }
+    }
+}
