@@ -13,6 +13,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const TOKEN_BYTES_MAX: usize = 3 * 1024;
 /// Most members of one group, its creator included.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Most groups that one attach may name in all its frames.
+pub const ATTACH_GROUPS_MAX: usize = 20_000;
 /// Most groups named in one frame of attach or acknowledge.
 pub const GROUPS_PER_FRAME_MAX: usize = 10_000;
 
@@ -31,6 +33,8 @@ pub const FRAME_BYTES_MAX_SERVER: usize = 1024 * 1024;
 pub const FRAME_BYTES_COPIED_MAX: usize = 4 * 1024;
 /// Output waiting on one connection above which its groups fall behind.
 pub const OUTPUT_BYTES_SOFT: usize = 64 * 1024;
+/// Bytes of copied frames in one piece of an output buffer; written pieces are given back whole.
+pub const OUTPUT_PIECE_BYTES: usize = 64 * 1024;
 /// Output waiting on one connection above which it is closed.
 pub const OUTPUT_BYTES_HARD: usize = 1024 * 1024;
 /// Output waiting on a connection that is not authenticated above which it is closed.
@@ -40,6 +44,8 @@ pub const OUTPUT_STALL_MS: u64 = 10_000;
 /// All output buffers together; above it the largest debtor is closed.
 pub const OUTPUT_BYTES_TOTAL: usize = 256 * 1024 * 1024;
 
+/// Requests of one connection with large answers (history, a group, the list of groups) that are under way at once.
+pub const LARGE_IN_FLIGHT_MAX: usize = 1;
 /// Requests of one connection without an answer above which its reading pauses.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Bytes of changes waiting for the disk above which reading of those who send changes pauses.
@@ -98,8 +104,8 @@ pub const MARKER_DELAY_MS: u64 = 50;
 /// Bytes of journal that the index may be behind before changes have to wait.
 pub const INDEX_BACKLOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Drain at a clean stop.
-pub const DRAIN_MS: u64 = 10_000;
+/// Drain at a clean stop; closing the data directory comes behind it, and both take 10 s at most.
+pub const DRAIN_MS: u64 = 8_000;
 /// Connections accepted in one turn of the loop.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Descriptors kept back for the journal, the index, and the program itself.
@@ -124,5 +130,8 @@ const _: () = assert!(HEADER_BYTES + TOKEN_BYTES_MAX + 256 <= FRAME_BYTES_MAX_UN
 // The largest entry (a list of all members) fits one packet, and packets fit the smallest segment.
 const _: () = assert!(512 + RECORD_FIXED_BYTES + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX) <= PACKET_BYTES_MAX);
 const _: () = assert!(4 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_MIN);
-// A full page may be appended to a connection below its soft limit without reaching the hard one.
-const _: () = assert!(OUTPUT_BYTES_SOFT + HISTORY_BYTES_MAX < OUTPUT_BYTES_HARD);
+// What is appended to a connection below its soft limit stays under the hard one: a full page of history that ends
+// with a list of all members, a record with all members, a group packet.
+const LIST_ENTRY_BYTES: usize = RECORD_FIXED_BYTES + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX);
+const _: () = assert!(OUTPUT_BYTES_SOFT + HISTORY_BYTES_MAX + LIST_ENTRY_BYTES < OUTPUT_BYTES_HARD);
+const _: () = assert!(OUTPUT_BYTES_SOFT + LIST_ENTRY_BYTES + GROUP_MEMBERS_MAX * 8 < OUTPUT_BYTES_HARD);

@@ -48,9 +48,7 @@ impl Cache {
 impl Hub {
     /// Lets go of what was not used lately while more is loaded than the bound allows.
     pub(super) fn evict(&mut self) {
-        // A load of a user that is under way may have read a group's head before the group's last change: the group
-        // must still be here when the answer comes.
-        if self.cache.bytes <= self.cache.bytes_max || self.has_user_loads() {
+        if self.cache.bytes <= self.cache.bytes_max {
             return;
         }
         // Twice round: the first time clears the marks of use.
@@ -70,6 +68,11 @@ impl Hub {
     fn evict_group(&mut self, id: GroupId) -> Option<()> {
         let Some(slot) = self.groups.get_mut(&id) else { return Some(()) };
         let group = slot.group.as_mut()?;
+        // A load of a user that was asked before the group's last change may not know of it: the group must still be
+        // here when the answer comes.
+        if self.user_loads.first().is_some_and(|oldest| oldest.0 <= group.changed_at) {
+            return None;
+        }
         if !slot.waiting.is_empty() || !group.is_idle() || std::mem::take(&mut group.used) {
             return None;
         }

@@ -11,12 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Hub;
 use super::connection::{Basis, Behind, ConnectionKey, Presence};
+use super::outbox::SharedFrame;
 use super::reads::PendingRead;
 use super::task::Task;
 use crate::ids::{GroupId, UserId};
-use crate::limits::{CATCH_UP_LOADS, CONNECTIONS_PER_USER_MAX, OUTPUT_BYTES_SOFT};
+use crate::limits::{
+    ATTACH_GROUPS_MAX, CATCH_UP_LOADS, CONNECTIONS_PER_USER_MAX, FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT,
+};
 use crate::store::{Membership, ReadId, Request as StoreRequest};
-use crate::wire::{Attach, GroupPacket, Push};
+use crate::wire::{Attach, ErrorCode, GroupPacket, Push};
 
 impl Hub {
     /// Takes one frame of an attach. Says whether it was in place.
@@ -37,6 +40,9 @@ impl Hub {
             Attach::Marks => return false,
             Attach::Device { more, groups } => {
                 has.extend(groups.into_iter().map(|at| (at.group, at.seq)));
+                if has.len() > ATTACH_GROUPS_MAX {
+                    return false;
+                }
                 if more {
                     session.presence = Presence::Collecting(has);
                     return true;
@@ -70,6 +76,7 @@ impl Hub {
         }
         self.directory.insert(&user, key);
         let read = self.begin_read(PendingRead::Attach(key));
+        self.user_loads.insert(read);
         self.requests.push_back(StoreRequest::LoadUser { read, user });
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
             session.presence = Presence::Loading { basis, late: BTreeSet::new() };
@@ -79,6 +86,7 @@ impl Hub {
     /// The memberships of a connection's user are known: what it lacks follows.
     pub(super) fn finish_user_load(&mut self, read: ReadId, memberships: Vec<Membership>) {
         let Some(PendingRead::Attach(key)) = self.reads.remove(&read) else { return };
+        self.user_loads.remove(&read);
         let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
             return;
         };
@@ -93,6 +101,10 @@ impl Hub {
         let mut behind = strangers(&basis, &places);
         for place in places.into_values() {
             let place = self.newest_place(&user, place);
+            if place.head == 0 {
+                // The index knew of the group before its create was released: that tells this connection of it.
+                continue;
+            }
             match lack(&basis, &place) {
                 Some(lack) => _ = behind.insert(place.group, lack),
                 None if place.until.is_none() => self.add_live(place.group, key),
@@ -125,10 +137,15 @@ impl Hub {
 
     /// From here on the connection gets the entries of a group as they come. A group that is not loaded finds it when
     /// it is.
-    fn add_live(&mut self, group: GroupId, key: ConnectionKey) {
-        if let Some(group) = self.loaded_group(group) {
-            group.live.push(key);
+    pub(super) fn add_live(&mut self, group: GroupId, key: ConnectionKey) {
+        let Some(group) = self.groups.get_mut(&group).and_then(|slot| slot.group.as_mut()) else { return };
+        if group.live.len() == group.live.capacity() {
+            // Those who are gone are only noticed by an entry; where none comes, they must not pile up.
+            group.live.retain(|other| self.connections.find(*other).is_some());
         }
+        group.live.push(key);
+        let bytes = group.memory_bytes();
+        self.cache.recount(&mut group.counted_bytes, bytes);
     }
 
     /// Tells a connection what is owed to it, as far as its output and the loads under way allow.
@@ -165,12 +182,18 @@ impl Hub {
     /// A group that something is owed about is loaded: tells it.
     pub(super) fn tell_loaded(&mut self, key: ConnectionKey, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id).and_then(|slot| slot.group.as_mut()) else { return };
-        let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
-            return;
-        };
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        let is_full = connection.outbox.bytes() > OUTPUT_BYTES_SOFT / 2;
+        let Some(session) = connection.session_mut() else { return };
         session.notices_loading -= 1;
+        if is_full {
+            // Others came first while this one was loaded: told when they are written.
+            session.notices.push_front(id);
+            return;
+        }
         let head = group.durable_head;
         let is_member = group.durable.has(&session.user);
+        let mut is_live = false;
         let push = match session.behind.get(&id).copied() {
             None | Some(Behind::Told | Behind::Gone { .. }) => None,
             Some(Behind::Untold { .. }) if !is_member => {
@@ -185,12 +208,15 @@ impl Hub {
                 let from = from.max(group.floor).min(head + 1);
                 if from > head {
                     session.behind.remove(&id);
-                    group.live.push(key);
+                    is_live = true;
                 } else {
                     session.behind.insert(id, Behind::Told);
                 }
                 match lack {
-                    Behind::Untold { .. } => Some(Push::GroupPacket(GroupPacket::of(&group.durable, head, from))),
+                    Behind::Untold { .. } => {
+                        self.tell_packet(key, id, from);
+                        None
+                    }
                     _ if from <= head => Some(Push::Behind { group: id, from, head }),
                     _ => None,
                 }
@@ -199,21 +225,45 @@ impl Hub {
         if let Some(push) = push {
             self.append(key, |out| push.encode_frame(out));
         }
+        if is_live {
+            self.add_live(id, key);
+        }
         self.tell_more(key);
     }
 
-    /// A group that something is owed about cannot be loaded: nothing can be told of it.
-    pub(super) fn tell_missing(&mut self, key: ConnectionKey, id: GroupId) {
+    /// Appends the group packet of a loaded group. A large one is made once for all who come one after the other.
+    fn tell_packet(&mut self, key: ConnectionKey, id: GroupId, from: u64) {
+        let Some(group) = self.groups.get_mut(&id).and_then(|slot| slot.group.as_mut()) else { return };
+        let head = group.durable_head;
+        if let Some((_, _, frame)) = group.packet.as_ref().filter(|packet| (packet.0, packet.1) == (head, from)) {
+            let frame = frame.clone();
+            return self.append_shared(key, &frame);
+        }
+        let mut frame = Vec::new();
+        Push::GroupPacket(GroupPacket::of(&group.durable, head, from)).encode_frame(&mut frame);
+        if frame.len() <= FRAME_BYTES_COPIED_MAX {
+            return self.append(key, |out| out.extend_from_slice(&frame));
+        }
+        let frame = SharedFrame::new(frame);
+        group.packet = Some((head, from, frame.clone()));
+        self.append_shared(key, &frame);
+    }
+
+    /// A group that something is owed about cannot be loaded: nothing can be told of it. One that is damaged stays
+    /// behind, so that nothing of it is pushed over the gap.
+    pub(super) fn tell_missing(&mut self, key: ConnectionKey, id: GroupId, code: u16) {
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
             session.notices_loading -= 1;
-            session.behind.remove(&id);
+            if code == ErrorCode::NotFound.number() {
+                session.behind.remove(&id);
+            }
         }
         self.tell_more(key);
     }
 
     /// Goes on with the notices of a connection when the present input is handled: not at once, for a user may have
     /// any number of groups, and one notice must not stand on the stack of another.
-    fn tell_more(&mut self, key: ConnectionKey) {
+    pub(super) fn tell_more(&mut self, key: ConnectionKey) {
         if self.telling.back() != Some(&key) {
             self.telling.push_back(key);
         }

@@ -104,7 +104,7 @@ impl Hub {
         let change = Change::Effect(effect);
         if !self.has_credit(&change) {
             let error = ErrorBody::new(ErrorCode::StorageFull, 0, "the disk is full: nothing was changed");
-            self.refuse(caller.connection, caller.request_id, error);
+            self.refuse_at(id, caller, error);
             return false;
         }
         if let Some(slot) = begun {
@@ -205,6 +205,7 @@ impl Hub {
                 let loading = Window::Loading { creates: VecDeque::new(), groups: Vec::new() };
                 self.windows.insert(principal.clone(), loading);
                 self.requests.push_back(StoreRequest::LoadOperations { principal: principal.clone() });
+                self.loads += 1;
                 false
             }
         }
@@ -227,6 +228,7 @@ impl Hub {
     }
 
     pub(super) fn finish_operations_load(&mut self, principal: &Principal, operations: &[Operation]) {
+        self.loads -= 1;
         let mut remembered = Remembered::new(principal, operations, self.hasher.clone());
         let bytes = remembered.memory_bytes();
         self.cache.recount(&mut remembered.counted_bytes, bytes);

@@ -6,7 +6,9 @@ use slab::Slab;
 
 use super::outbox::Outbox;
 use crate::ids::{DeviceId, GroupId, Principal, Role, UserId};
-use crate::limits::{AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, OUTPUT_STALL_MS};
+use crate::limits::{
+    AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, LARGE_IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT, OUTPUT_STALL_MS,
+};
 use crate::wire::Deframer;
 
 /// Names one connection for as long as it lives; never one that came later in its slot.
@@ -99,8 +101,10 @@ pub(super) struct Connection {
     pub(super) state: State,
     pub(super) deframer: Deframer,
     pub(super) outbox: Outbox,
-    /// Requests that have no answer yet.
+    /// Requests that have no answer yet, and marks that are not taken yet.
     pub(super) in_flight: usize,
+    /// Those of them with large answers.
+    pub(super) large_in_flight: usize,
     /// Waits for the disk to catch up with changes.
     pub(super) held_back: bool,
     pub(super) dirty: bool,
@@ -129,6 +133,7 @@ impl Connection {
             deframer: Deframer::default(),
             outbox: Outbox::default(),
             in_flight: 0,
+            large_in_flight: 0,
             held_back: false,
             dirty: false,
             closing: false,
@@ -165,9 +170,13 @@ impl Connection {
             })
     }
 
-    /// Whether no more requests are taken from it for now.
+    /// Whether no more requests are taken from it for now: answers wait to be made, or to be read.
     pub(super) fn is_paused(&self) -> bool {
-        self.closing || self.held_back || self.in_flight >= IN_FLIGHT_MAX
+        self.closing
+            || self.held_back
+            || self.in_flight >= IN_FLIGHT_MAX
+            || self.large_in_flight >= LARGE_IN_FLIGHT_MAX
+            || self.outbox.bytes() > OUTPUT_BYTES_SOFT
     }
 
     /// When something has to be done about it if nothing happens, and what.
@@ -177,11 +186,17 @@ impl Connection {
         }
         let mut first = match &self.state {
             State::Unauthenticated => (self.accepted_ms + AUTHENTICATE_MS, Overdue::Authentication),
-            State::Open(session) => {
-                (self.heard_ms + session.silence_ms, Overdue::Silence).min((session.token_ends_ms, Overdue::Token))
-            }
+            State::Open(session) => (session.token_ends_ms, Overdue::Token),
         };
-        if let Some(since_ms) = self.frame_since_ms {
+        // Who is not read cannot be heard: its silence is the server's doing.
+        if let State::Open(session) = &self.state
+            && !self.is_paused()
+        {
+            first = first.min((self.heard_ms + session.silence_ms, Overdue::Silence));
+        }
+        if let Some(since_ms) = self.frame_since_ms
+            && !self.is_paused()
+        {
             first = first.min((since_ms + FRAME_STALL_MS, Overdue::Frame));
         }
         if !self.outbox.is_empty() {

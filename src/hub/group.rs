@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connection::ConnectionKey;
+use super::outbox::SharedFrame;
 use super::task::Task;
 use crate::group::{Entry, Record};
 use crate::limits::{RING_BYTES, RING_ENTRIES};
@@ -38,8 +39,12 @@ pub(super) struct Group {
     pub(super) last_ticket: Ticket,
     pub(super) ring: Ring,
     pub(super) live: Vec<ConnectionKey>,
-    /// Reads from the log that are under way.
+    /// Reads that are under way and need the group to stay.
     pub(super) reads: usize,
+    /// The number of the last read that was asked of storage when the group last changed.
+    pub(super) changed_at: u64,
+    /// The last large group packet that was made, for those who come one after the other: head, from, frame.
+    pub(super) packet: Option<(u64, u64, Arc<SharedFrame>)>,
     /// Whether it was used since the cache last looked.
     pub(super) used: bool,
     /// Bytes that the cache counts for it.
@@ -61,6 +66,8 @@ impl Group {
             ring: Ring::default(),
             live: Vec::new(),
             reads: 0,
+            changed_at: 0,
+            packet: None,
             used: true,
             counted_bytes: 0,
         }
@@ -68,8 +75,9 @@ impl Group {
 
     /// A group whose first entry is on its way to the disk: nothing of it is durable yet.
     pub(super) fn begun(record: Arc<Record>) -> Self {
+        let nobody = Record { members: Vec::new(), ..(*record).clone() };
         let mut group =
-            Self::loaded(GroupState { record: (*record).clone(), head: 0, floor: 1, last_at_ms: record.created_at_ms });
+            Self::loaded(GroupState { record: nobody, head: 0, floor: 1, last_at_ms: record.created_at_ms });
         group.record = record;
         group
     }

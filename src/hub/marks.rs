@@ -12,7 +12,7 @@ use super::task::Caller;
 use crate::ids::{GroupId, UserId};
 use crate::limits::MARKS_DELAY_MS;
 use crate::store::{Change, MARKS_PER_CHANGE_MAX, Mark};
-use crate::wire::{ErrorBody, ErrorCode, Reply};
+use crate::wire::{ErrorBody, ErrorCode};
 
 type Places = BTreeMap<(UserId, GroupId), (u64, u64)>;
 
@@ -56,10 +56,16 @@ impl Marks {
         self.fresh.is_empty() && self.flying.is_empty()
     }
 
-    /// Takes up to one packet's worth of the fresh marks of the users that are wanted.
-    fn take(&mut self, wanted: impl Fn(&UserId) -> bool) -> Places {
-        let keys = self.fresh.keys().filter(|(user, _)| wanted(user)).take(MARKS_PER_CHANGE_MAX);
-        let keys: Vec<_> = keys.cloned().collect();
+    /// Takes up to one packet's worth of the fresh marks, of one user or of all.
+    fn take(&mut self, user: Option<&UserId>) -> Places {
+        let keys: Vec<_> = match user {
+            None => self.fresh.keys().take(MARKS_PER_CHANGE_MAX).cloned().collect(),
+            Some(user) => {
+                let lowest = GroupId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]).expect("not nil");
+                let from = self.fresh.range((user.clone(), lowest)..).map(|(key, _)| key);
+                from.take_while(|(owner, _)| owner == user).take(MARKS_PER_CHANGE_MAX).cloned().collect()
+            }
+        };
         keys.into_iter().filter_map(|key| self.fresh.remove_entry(&key)).collect()
     }
 }
@@ -68,32 +74,32 @@ impl Hub {
     /// Takes one mark of an acknowledgement.
     pub(super) fn mark(&mut self, id: GroupId, caller: &Caller, received: u64, read: u64) {
         let Some(group) = self.loaded_group(id).filter(|group| group.durable.has(&caller.user)) else {
-            return self.complain(caller, not_found());
+            return self.refuse_mark(caller, not_found());
         };
         let head = group.durable_head;
         if received > head || read > head {
             let message = format!("a mark is beyond the head, which is {head}");
-            return self.complain(caller, ErrorBody::new(ErrorCode::Range, head, message));
+            return self.refuse_mark(caller, ErrorBody::new(ErrorCode::Range, head, message));
         }
         self.marks.note(&caller.user, id, received, read, self.now.monotonic_ms);
+        self.finish_one(caller.connection);
     }
 
-    /// Says what was wrong with a request that has no answer of its own.
-    pub(super) fn complain(&mut self, caller: &Caller, error: ErrorBody) {
-        self.counters.refused += 1;
-        self.append(caller.connection, |out| Reply::Error(error).encode_frame(out, caller.request_id));
+    /// Says what was wrong with one mark of an acknowledgement.
+    pub(super) fn refuse_mark(&mut self, caller: &Caller, error: ErrorBody) {
+        self.refuse(caller.connection, caller.request_id, error);
     }
 
     pub(super) fn commit_due_marks(&mut self) {
         if self.marks.due_ms().is_some_and(|due_ms| due_ms <= self.now.monotonic_ms) {
-            self.commit_marks(|_| true);
+            self.commit_marks(None);
         }
     }
 
-    /// Hands the fresh marks of the users that are wanted to storage; without room for them they wait.
-    pub(super) fn commit_marks(&mut self, wanted: impl Fn(&UserId) -> bool) {
+    /// Hands the fresh marks of one user, or of all, to storage; without room for them they wait.
+    pub(super) fn commit_marks(&mut self, user: Option<&UserId>) {
         loop {
-            let places = self.marks.take(&wanted);
+            let places = self.marks.take(user);
             if places.is_empty() {
                 break;
             }
@@ -106,13 +112,14 @@ impl Hub {
             let change = Change::Marks(places.iter().map(mark).collect());
             if !self.has_credit(&change) {
                 self.marks.fresh.extend(places);
-                break;
+                self.marks.since_ms = Some(self.now.monotonic_ms);
+                return;
             }
             self.commit(change, Release::Marks);
             self.marks.flying.push_back(places);
         }
-        self.marks.since_ms = (!self.marks.fresh.is_empty()).then(|| {
-            self.marks.since_ms.unwrap_or_default().max(self.now.monotonic_ms.saturating_sub(MARKS_DELAY_MS / 2))
-        });
+        if self.marks.fresh.is_empty() {
+            self.marks.since_ms = None;
+        }
     }
 }

@@ -95,6 +95,10 @@ pub struct Hub {
     cache: Cache,
     reads: BTreeMap<ReadId, PendingRead>,
     read_count: u64,
+    /// Those of the reads that load the memberships of a user.
+    user_loads: BTreeSet<ReadId>,
+    /// Groups and operations that are being loaded.
+    loads: usize,
     releases: Releases,
     marks: Marks,
     counters: Counters,
@@ -109,6 +113,7 @@ pub struct Hub {
     held_back: Vec<ConnectionKey>,
     requests: VecDeque<StoreRequest>,
     dirty: VecDeque<ConnectionKey>,
+    finished: VecDeque<ConnectionKey>,
     closed: VecDeque<ConnectionKey>,
     resumed: VecDeque<ConnectionKey>,
     /// Groups whose waiting work can go on.
@@ -136,6 +141,8 @@ impl Hub {
             cache: Cache::default(),
             reads: BTreeMap::new(),
             read_count: 0,
+            user_loads: BTreeSet::new(),
+            loads: 0,
             releases: Releases::default(),
             marks: Marks::default(),
             counters: Counters::new(started.monotonic_ms),
@@ -148,6 +155,7 @@ impl Hub {
             held_back: Vec::new(),
             requests: VecDeque::new(),
             dirty: VecDeque::new(),
+            finished: VecDeque::new(),
             closed: VecDeque::new(),
             resumed: VecDeque::new(),
             unblocked: VecDeque::new(),
@@ -198,17 +206,19 @@ impl Hub {
     pub fn handle_written(&mut self, key: ConnectionKey, count: usize, now: Now) {
         self.now = now;
         let Some(connection) = self.connections.find_mut(key) else { return };
-        if count == 0 {
-            return;
+        let was_paused = connection.is_paused();
+        if count > 0 {
+            connection.drained_ms = now.monotonic_ms;
         }
-        connection.drained_ms = now.monotonic_ms;
         self.output_bytes -= connection.outbox.consume(count);
-        let is_empty = connection.outbox.is_empty();
         if connection.closing {
-            if is_empty {
-                self.closed.push_back(key);
+            if connection.outbox.is_empty() {
+                self.finished.push_back(key);
             }
         } else {
+            if was_paused && !connection.is_paused() {
+                self.resumed.push_back(key);
+            }
             self.tell_notices(key);
             self.settle();
         }
@@ -254,13 +264,15 @@ impl Hub {
         self.settle();
     }
 
-    /// The server is about to stop: everybody is told, new requests are refused, what was begun is finished.
+    /// The server is about to stop: everybody is told, no more requests are taken, what was begun is finished, and
+    /// each connection is closed behind its last answer.
     pub fn handle_stop(&mut self, within_ms: u64, now: Now) {
         self.now = now;
         self.stopping = true;
-        self.commit_marks(|_| true);
+        self.commit_marks(None);
         for key in self.connections.keys() {
             self.append(key, |out| Push::GoingAway { within_ms }.encode_frame(out));
+            self.close_if_done(key);
         }
         self.settle();
     }
@@ -272,9 +284,10 @@ impl Hub {
         self.requests.pop_front()
     }
 
-    /// Whether some connection has output that it was not asked about yet.
-    pub fn has_output(&self) -> bool {
-        !self.dirty.is_empty()
+    /// Whether there is something to poll that was not polled yet.
+    pub fn has_work(&self) -> bool {
+        let polled = self.dirty.is_empty() && self.resumed.is_empty() && self.finished.is_empty();
+        !polled || !self.closed.is_empty() || !self.requests.is_empty()
     }
 
     /// How many times [`Hub::poll_dirty`] gives a connection before it begins anew, at most.
@@ -293,6 +306,12 @@ impl Hub {
         None
     }
 
+    /// The next connection on which everything is written that ever will be: its writing side is to be shut down. What
+    /// still comes from it is dropped; it is closed when the peer closes, or comes up in [`Hub::poll_closed`].
+    pub fn poll_finished(&mut self) -> Option<ConnectionKey> {
+        self.finished.pop_front()
+    }
+
     /// The next connection to close. The hub has forgotten it.
     pub fn poll_closed(&mut self) -> Option<ConnectionKey> {
         while let Some(key) = self.closed.pop_front() {
@@ -308,9 +327,10 @@ impl Hub {
         self.resumed.pop_front()
     }
 
-    /// Whether bytes of this connection are welcome now. If not, it comes up in [`Hub::poll_resumed`] later.
+    /// Whether bytes of this connection are welcome now, be it to be dropped. If not, it comes up in
+    /// [`Hub::poll_resumed`] later.
     pub fn wants_bytes(&self, key: ConnectionKey) -> bool {
-        self.connections.find(key).is_some_and(|connection| !connection.is_paused())
+        self.connections.find(key).is_some_and(|connection| connection.closing || !connection.is_paused())
     }
 
     /// What waits to be written on a connection, in order.
@@ -326,7 +346,8 @@ impl Hub {
 
     /// Whether, after [`Hub::handle_stop`], nothing is left to finish or to write.
     pub fn is_drained(&self) -> bool {
-        self.releases.is_empty() && self.reads.is_empty() && self.marks.is_settled() && self.output_bytes == 0
+        let begun = self.releases.is_empty() && self.reads.is_empty() && self.loads == 0 && self.marks.is_settled();
+        begun && !self.has_work() && self.output_bytes == 0
     }
 
     // ---- shared by the parts -----------------------------------------------------------------------------------
@@ -383,7 +404,7 @@ impl Hub {
     /// Closes a connection that does not read: what waits is dropped, for it would never be taken.
     fn cut(&mut self, key: ConnectionKey, waiting: usize) {
         let Some(connection) = self.connections.find_mut(key) else { return };
-        self.output_bytes -= connection.outbox.clear();
+        self.output_bytes -= connection.outbox.cut();
         self.close_with(key, ErrorCode::Slow, waiting as u64, "output was not read fast enough");
     }
 
@@ -401,12 +422,37 @@ impl Hub {
     /// Answers a request; the connection may have one more in flight again.
     fn answer(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
         self.append(key, |out| reply.encode_frame(out, request_id));
+        self.finish_one(key);
+    }
+
+    /// One request of a connection, or one mark, needs nothing more.
+    fn finish_one(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.find_mut(key) else { return };
         let was_paused = connection.is_paused();
-        connection.in_flight = connection.in_flight.saturating_sub(1);
+        connection.in_flight -= 1;
         if was_paused && !connection.is_paused() {
             self.resumed.push_back(key);
         }
+        self.close_if_done(key);
+    }
+
+    /// While the server stops, a connection is closed once all its requests are answered.
+    fn close_if_done(&mut self, key: ConnectionKey) {
+        if self.stopping && self.connections.find(key).is_some_and(|connection| connection.in_flight == 0) {
+            self.close_with(key, ErrorCode::GoingAway, 0, "the server is stopping");
+        }
+    }
+
+    /// Answers one of the requests of which only so many are under way at once.
+    fn answer_large(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
+        if let Some(connection) = self.connections.find_mut(key) {
+            let was_paused = connection.is_paused();
+            connection.large_in_flight -= 1;
+            if was_paused && !connection.is_paused() {
+                self.resumed.push_back(key);
+            }
+        }
+        self.answer(key, request_id, reply);
     }
 
     /// Refuses a request; the connection lives.
@@ -430,7 +476,7 @@ impl Hub {
         connection.closing = true;
         connection.closing_ms = self.now.monotonic_ms;
         if connection.outbox.is_empty() {
-            self.closed.push_back(key);
+            self.finished.push_back(key);
         }
         self.arm(key);
     }
@@ -444,7 +490,7 @@ impl Hub {
             State::Unauthenticated => self.unauthenticated -= 1,
             State::Open(session) => {
                 self.directory.remove(&session.user, key);
-                self.commit_marks(|user| *user == session.user);
+                self.commit_marks(Some(&session.user));
             }
         }
         true

@@ -1,23 +1,42 @@
 //! The output that waits on one connection.
 //!
 //! Invariant: `bytes` is the number of bytes that [`Outbox::chunks`] yields; an empty outbox holds no memory.
-//! Small frames are copied one behind the other into one chunk, so that a turn's output is one piece; large ones are
-//! shared by reference among all connections that get them.
+//! Small frames are copied one behind the other into chunks, so that a turn's output is few pieces; large ones are
+//! shared by reference among all connections that get them. A chunk begins at a frame, and is given back once it is
+//! written whole: so what is held is what waits and less than one chunk more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use byteorder::{BigEndian, ByteOrder};
+
+use crate::limits::{HEADER_BYTES, OUTPUT_PIECE_BYTES};
+
+/// A large frame that several connections get, and how many of them still have to.
+#[derive(Debug)]
+pub(super) struct SharedFrame {
+    bytes: Vec<u8>,
+    holders: AtomicUsize,
+}
+
+impl SharedFrame {
+    pub(super) fn new(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { bytes, holders: AtomicUsize::new(0) })
+    }
+}
 
 #[derive(Debug)]
 enum Chunk {
     Own(Vec<u8>),
-    Shared(Arc<[u8]>),
+    Shared(Arc<SharedFrame>),
 }
 
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Shared(frame) => &frame.bytes,
         }
     }
 }
@@ -44,7 +63,7 @@ impl Outbox {
 
     /// Lets `encode` append whole frames in place; returns how many bytes it appended.
     pub(super) fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
-        if !matches!(self.chunks.back(), Some(Chunk::Own(_))) {
+        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < OUTPUT_PIECE_BYTES) {
             self.chunks.push_back(Chunk::Own(Vec::new()));
         }
         let Some(Chunk::Own(tail)) = self.chunks.back_mut() else { unreachable!("it was just pushed") };
@@ -55,10 +74,12 @@ impl Outbox {
         appended
     }
 
-    /// Appends a frame that others get too, without copying it.
-    pub(super) fn append_shared(&mut self, frame: &Arc<[u8]>) {
+    /// Appends a frame that others get too, without copying it. Returns how many bytes of memory that begins the need
+    /// for: the frame counts with its first recipient.
+    pub(super) fn append_shared(&mut self, frame: &Arc<SharedFrame>) -> usize {
         self.chunks.push_back(Chunk::Shared(frame.clone()));
-        self.bytes += frame.len();
+        self.bytes += frame.bytes.len();
+        if frame.holders.fetch_add(1, Ordering::Relaxed) == 0 { frame.bytes.len() } else { 0 }
     }
 
     /// What waits, in order.
@@ -90,6 +111,29 @@ impl Outbox {
         freed
     }
 
+    /// Forgets everything behind the frame that was begun to be written, so that what is appended next can be read.
+    /// Returns how many bytes of memory that ends the need for.
+    pub(super) fn cut(&mut self) -> usize {
+        if self.written == 0 {
+            return self.clear();
+        }
+        let mut freed: usize = self.chunks.drain(1..).map(|chunk| freed_by(&chunk)).sum();
+        if let Some(Chunk::Own(first)) = self.chunks.front_mut() {
+            let mut end = 0;
+            while end < self.written {
+                let body_bytes = first.get(end + 8..end + 12).map_or(0, BigEndian::read_u32);
+                end += HEADER_BYTES + usize::try_from(body_bytes).expect("a frame fits memory");
+            }
+            freed += first.len() - end;
+            first.truncate(end);
+        }
+        self.bytes = self.chunks.front().map_or(0, |first| first.bytes().len()) - self.written;
+        if self.bytes == 0 {
+            freed += self.consume(0);
+        }
+        freed
+    }
+
     /// Forgets everything. Returns what [`Outbox::consume`] would.
     pub(super) fn clear(&mut self) -> usize {
         self.consume(self.bytes)
@@ -103,7 +147,7 @@ impl Outbox {
         let own = |chunk: &Chunk| match chunk {
             Chunk::Own(bytes) => bytes.len(),
             Chunk::Shared(frame) => {
-                shared.insert((frame.as_ptr().addr(), frame.len()));
+                shared.insert((frame.bytes.as_ptr().addr(), frame.bytes.len()));
                 0
             }
         };
@@ -114,7 +158,7 @@ impl Outbox {
 fn freed_by(chunk: &Chunk) -> usize {
     match chunk {
         Chunk::Own(bytes) => bytes.len(),
-        Chunk::Shared(frame) if Arc::strong_count(frame) == 1 => frame.len(),
+        Chunk::Shared(frame) if frame.holders.fetch_sub(1, Ordering::Relaxed) == 1 => frame.bytes.len(),
         Chunk::Shared(_) => 0,
     }
 }
@@ -129,7 +173,7 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_the_order_in_which_they_came_whatever_a_write_takes() {
-        let shared: Arc<[u8]> = Arc::from(&b"SHARED"[..]);
+        let shared = SharedFrame::new(b"SHARED".to_vec());
         for step in 1..12 {
             let mut outbox = Outbox::default();
             outbox.append_with(|out| out.extend_from_slice(b"ab"));
@@ -151,12 +195,46 @@ mod tests {
 
     #[test]
     fn a_shared_frame_is_freed_by_its_last_recipient() {
-        let shared: Arc<[u8]> = Arc::from(&b"SHARED"[..]);
+        let shared = SharedFrame::new(b"SHARED".to_vec());
         let (mut first, mut second) = (Outbox::default(), Outbox::default());
-        first.append_shared(&shared);
-        second.append_shared(&shared);
-        drop(shared);
+        assert_eq!(first.append_shared(&shared), 6);
+        assert_eq!(second.append_shared(&shared), 0);
         assert_eq!(first.consume(6), 0);
         assert_eq!(second.clear(), 6);
+    }
+
+    #[test]
+    fn an_outbox_that_is_never_quite_empty_holds_little_more_than_what_waits() {
+        let mut outbox = Outbox::default();
+        let frame = [7; 1_000];
+        let mut held = outbox.append_with(|out| out.extend_from_slice(&frame));
+        for _ in 0..10_000 {
+            held += outbox.append_with(|out| out.extend_from_slice(&frame));
+            held -= outbox.consume(1_000);
+            assert!(held <= outbox.bytes() + OUTPUT_PIECE_BYTES + 1_000);
+        }
+        held -= outbox.clear();
+        assert_eq!(held, 0, "what was taken is given back");
+    }
+
+    #[test]
+    fn a_cut_leaves_the_frame_that_was_begun_and_nothing_behind_it() {
+        let mut frames = Vec::new();
+        for number in 1..=3_u32 {
+            crate::wire::Request::Ping.encode_frame(&mut frames, number);
+            crate::wire::encode_frame(&mut frames, crate::wire::Kind::Send, number, |writer| writer.bytes(b"body"));
+        }
+        let ends = [0, 24, 56, 80, 112, 136, 168];
+        for written in 0..frames.len() {
+            let mut outbox = Outbox::default();
+            let mut held = outbox.append_with(|out| out.extend_from_slice(&frames));
+            held += outbox.append_shared(&SharedFrame::new(b"SHARED".to_vec()));
+            held -= outbox.consume(written);
+            held -= outbox.cut();
+            let end = ends.into_iter().find(|end| *end >= written).unwrap();
+            assert_eq!(content(&outbox), frames[written..end]);
+            held -= outbox.clear();
+            assert_eq!(held, 0);
+        }
     }
 }

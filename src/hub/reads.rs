@@ -39,9 +39,17 @@ pub(super) struct HistoryJob {
     done: Vec<GroupHistory>,
     /// Whether an entry was taken: the first one may be larger than the page.
     begun: bool,
+    /// The parts of `done` that reached the head, each with the next seq: such a group stays loaded, and is live once
+    /// the page is on its way.
+    reached: Vec<(usize, u64)>,
 }
 
 impl HistoryJob {
+    /// Whether no entry has room any more.
+    fn is_full(&self) -> bool {
+        self.begun && (self.entries_left == 0 || self.bytes_left == 0)
+    }
+
     /// Whether the page has room for an entry, which it then has less of.
     fn takes(&mut self, entry: &Entry) -> bool {
         let bytes = entry.memory_bytes();
@@ -60,7 +68,7 @@ impl Hub {
 
     pub(super) fn show(&mut self, id: GroupId, caller: &Caller, newer_than: u64) {
         let Some(group) = self.loaded_group(id).filter(|group| group.durable.has(&caller.user)) else {
-            return self.refuse(caller.connection, caller.request_id, not_found());
+            return self.answer_large(caller.connection, caller.request_id, &Reply::Error(not_found()));
         };
         let version = group.durable.version;
         let shown = if newer_than > 0 && version <= newer_than {
@@ -68,7 +76,7 @@ impl Hub {
         } else {
             GroupShown::Record { head: group.durable_head, floor: group.floor, record: (*group.durable).clone() }
         };
-        self.answer(caller.connection, caller.request_id, &Reply::GroupShown(shown));
+        self.answer_large(caller.connection, caller.request_id, &Reply::GroupShown(shown));
     }
 
     // ---- the list of groups ------------------------------------------------------------------------------------
@@ -96,7 +104,7 @@ impl Hub {
             }
         };
         let groups = groups.into_iter().map(with_marks).collect();
-        self.answer(caller.connection, caller.request_id, &Reply::GroupsListed { more, groups });
+        self.answer_large(caller.connection, caller.request_id, &Reply::GroupsListed { more, groups });
     }
 
     // ---- history -----------------------------------------------------------------------------------------------
@@ -109,6 +117,7 @@ impl Hub {
             bytes_left: page(request.bytes_max, HISTORY_BYTES_MAX),
             done: Vec::new(),
             begun: false,
+            reached: Vec::new(),
         };
         self.continue_history(Box::new(job));
     }
@@ -118,8 +127,43 @@ impl Hub {
         if let Some(at) = job.groups.front() {
             return self.enqueue(at.group, Task::History(job));
         }
-        let HistoryJob { caller, done, .. } = *job;
-        self.answer(caller.connection, caller.request_id, &Reply::HistoryPage { groups: done });
+        self.answer_history(*job);
+    }
+
+    /// Answers a history request. A group of which the page reaches the head is live from here on: the next entry is
+    /// pushed behind this page. What came while other groups were read is still put into it.
+    fn answer_history(&mut self, mut job: HistoryJob) {
+        let mut live = Vec::new();
+        for (part, mut next) in std::mem::take(&mut job.reached) {
+            let id = job.done[part].group;
+            let Some(group) = self.groups.get_mut(&id).and_then(|slot| slot.group.as_mut()) else {
+                unreachable!("a group that is read stays loaded")
+            };
+            group.reads -= 1;
+            if !group.durable.has(&job.caller.user) {
+                continue;
+            }
+            let mut late = Vec::new();
+            for entry in group.ring.from(next).into_iter().flatten() {
+                if !job.takes(entry) {
+                    break;
+                }
+                next = entry.seq + 1;
+                late.push(LogEntry::Shown((**entry).clone()));
+            }
+            if let HistoryOutcome::Entries { head, entries, .. } = &mut job.done[part].outcome {
+                entries.extend(late);
+                *head = group.durable_head;
+            }
+            if next > group.durable_head {
+                live.push(id);
+            }
+        }
+        let HistoryJob { caller, done, .. } = job;
+        self.answer_large(caller.connection, caller.request_id, &Reply::HistoryPage { groups: done });
+        for id in live {
+            self.make_live(caller.connection, id);
+        }
     }
 
     /// Reads the present group of a history request: from the ring if it is close to the head, else from the disk.
@@ -141,7 +185,7 @@ impl Hub {
             let message = format!("the log ends at seq {head}");
             return self.refuse_part(id, job, ErrorBody::new(ErrorCode::Range, head, message));
         }
-        if from == head + 1 || group.ring.from(from).is_some() {
+        if from == head + 1 || job.is_full() || group.ring.from(from).is_some() {
             return self.finish_part(id, job, Vec::new());
         }
         group.reads += 1;
@@ -168,11 +212,10 @@ impl Hub {
         }
     }
 
-    /// Puts the entries that were read, and those of the ring behind them, into the page. If they reach the head, the
-    /// group is live on an attached connection from here on: what comes next is pushed.
+    /// Puts the entries that were read, and those of the ring behind them, into the page.
     fn finish_part(&mut self, id: GroupId, mut job: Box<HistoryJob>, read: Vec<Entry>) {
         let Some(GroupSeq { seq: from, .. }) = job.groups.pop_front() else { unreachable!("a job is at a group") };
-        let Some(group) = self.groups.get(&id).and_then(|slot| slot.group.as_ref()) else {
+        let Some(group) = self.groups.get_mut(&id).and_then(|slot| slot.group.as_mut()) else {
             unreachable!("history is read of a loaded group")
         };
         let mut next = from;
@@ -192,10 +235,11 @@ impl Hub {
             entries.push(LogEntry::Shown((**entry).clone()));
         }
         let (head, floor) = (group.durable_head, group.floor);
-        job.done.push(GroupHistory { group: id, outcome: HistoryOutcome::Entries { head, floor, entries } });
         if next > head {
-            self.make_live(job.caller.connection, id);
+            group.reads += 1;
+            job.reached.push((job.done.len(), next));
         }
+        job.done.push(GroupHistory { group: id, outcome: HistoryOutcome::Entries { head, floor, entries } });
         self.continue_history(job);
     }
 
@@ -216,15 +260,8 @@ impl Hub {
         }
         if matches!(session.behind.get(&id), Some(Behind::Owed { .. } | Behind::Told)) {
             session.behind.remove(&id);
-            if let Some(group) = self.loaded_group(id) {
-                group.live.push(key);
-            }
+            self.add_live(id, key);
         }
-    }
-
-    /// Whether the memberships of some user are being loaded.
-    pub(super) fn has_user_loads(&self) -> bool {
-        self.reads.values().any(|read| matches!(read, PendingRead::Attach(_)))
     }
 }
 

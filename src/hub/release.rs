@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::connection::{Behind, ConnectionKey, Presence};
+use super::outbox::SharedFrame;
 use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
@@ -112,6 +113,8 @@ impl Hub {
         group.durable_head = released.entry.seq;
         group.pending -= 1;
         group.ring.push(released.entry.clone());
+        group.changed_at = self.read_count;
+        group.packet = None;
         let bytes = group.memory_bytes();
         self.cache.recount(&mut group.counted_bytes, bytes);
         self.finish_operation(&released.caller.principal, released.operation);
@@ -150,10 +153,10 @@ impl Hub {
         let mut frame = Vec::new();
         let packet = GroupPacket::of(&released.record, released.entry.seq, released.entry.seq + 1);
         Push::GroupPacket(packet).encode_frame(&mut frame);
-        self.fan_out(&takers, &frame);
+        self.fan_out(&takers, frame);
         self.counters.group_packets += takers.len() as u64;
-        if let Some(group) = self.loaded_group(released.group) {
-            group.live.extend_from_slice(&takers);
+        for key in takers {
+            self.add_live(released.group, key);
         }
     }
 
@@ -190,7 +193,7 @@ impl Hub {
         crate::wire::encode_entry_push(&mut frame, group, &released.entry);
         let live = self.loaded_group(group).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
         let takers = self.keep_live(live, group, seq);
-        self.fan_out(&takers, &frame);
+        self.fan_out(&takers, frame);
         self.counters.entries_pushed += takers.len() as u64;
         let leaver = match &released.entry.event {
             Event::Left { .. } => Some(&released.entry.sender),
@@ -199,6 +202,27 @@ impl Hub {
         let stays = self.without(takers, leaver);
         if let Some(group) = self.loaded_group(group) {
             group.live = stays;
+        }
+        if let Some(leaver) = leaver {
+            self.end_behind(group, leaver, seq);
+        }
+    }
+
+    /// Connections of a user who left that were behind did not get the entry that says so: they are told by itself.
+    fn end_behind(&mut self, group: GroupId, leaver: &UserId, until: u64) {
+        for key in self.directory.connections(leaver).to_vec() {
+            let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
+                continue;
+            };
+            match session.behind.get_mut(&group) {
+                None | Some(Behind::Gone { .. }) => {}
+                Some(Behind::Untold { .. }) => _ = session.behind.remove(&group),
+                Some(lack @ (Behind::Told | Behind::Owed { .. })) => {
+                    *lack = Behind::Gone { until };
+                    session.notices.push_back(group);
+                    self.tell_more(key);
+                }
+            }
         }
     }
 
@@ -232,27 +256,27 @@ impl Hub {
     }
 
     /// Writes one encoded frame into the buffer of each connection.
-    fn fan_out(&mut self, takers: &[ConnectionKey], frame: &[u8]) {
+    fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>) {
         if frame.len() <= FRAME_BYTES_COPIED_MAX {
             for key in takers {
-                self.append(*key, |out| out.extend_from_slice(frame));
+                self.append(*key, |out| out.extend_from_slice(&frame));
             }
             return;
         }
-        let shared: Arc<[u8]> = frame.into();
-        let mut counted = false;
+        let shared = SharedFrame::new(frame);
         for key in takers {
-            let Some(connection) = self.connections.find_mut(*key) else { continue };
-            if connection.closing {
-                continue;
-            }
-            let before = connection.outbox.bytes();
-            connection.outbox.append_shared(&shared);
-            if !counted {
-                counted = true;
-                self.output_bytes += shared.len();
-            }
-            self.after_append(*key, before);
+            self.append_shared(*key, &shared);
         }
+    }
+
+    /// Appends a large frame without copying it. It counts once, as long as some connection has it.
+    pub(super) fn append_shared(&mut self, key: ConnectionKey, frame: &Arc<SharedFrame>) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        if connection.closing {
+            return;
+        }
+        let before = connection.outbox.bytes();
+        self.output_bytes += connection.outbox.append_shared(frame);
+        self.after_append(key, before);
     }
 }

@@ -41,7 +41,8 @@ impl Hub {
     pub(super) fn take_frames(&mut self, key: ConnectionKey) {
         loop {
             let Some(connection) = self.connections.find_mut(key) else { return };
-            if connection.is_paused() {
+            // While the server stops, what was not begun is not begun any more.
+            if connection.is_paused() || self.stopping {
                 return;
             }
             match take_frame(connection) {
@@ -61,7 +62,13 @@ impl Hub {
     /// The connection may send again: what it had sent before comes first.
     pub fn handle_resumed(&mut self, key: ConnectionKey, now: super::Now) {
         self.now = now;
+        if let Some(connection) = self.connections.find_mut(key) {
+            // It could not be heard while it was not read.
+            connection.heard_ms = now.monotonic_ms;
+            connection.frame_since_ms = connection.frame_since_ms.map(|_| now.monotonic_ms);
+        }
         self.take_frames(key);
+        self.arm(key);
         self.settle();
     }
 
@@ -89,7 +96,14 @@ impl Hub {
         connection.in_flight += 1;
         self.counters.requests += 1;
         let is_open = connection.session().is_some();
+        let is_greeting = [Kind::Hello.number(), Kind::Ping.number()].contains(&header.kind);
+        if header.request_id == 0 {
+            return self.close_with(key, ErrorCode::Protocol, 0, "a request has a number of 1 or more");
+        }
         match request {
+            _ if !is_open && !is_greeting => {
+                self.close_with(key, ErrorCode::NotAuthenticated, 0, "say hello first");
+            }
             Ok((Request::Ping, _)) => self.pong(key, header.request_id),
             Ok((Request::Hello(hello), _)) if !is_open => self.hello(key, header.request_id, &hello),
             Ok((Request::Hello(_), _)) => self.close_with(key, ErrorCode::Protocol, 0, "a second hello"),
@@ -97,12 +111,7 @@ impl Hub {
                 self.close_with(key, ErrorCode::Protocol, 0, "a frame that only a server sends");
             }
             Err(Bad::Malformed(error)) => self.malformed(key, header.request_id, error),
-            _ if !is_open => self.close_with(key, ErrorCode::NotAuthenticated, 0, "say hello first"),
             Err(Bad::Unserved) => self.unserved(key, header.request_id),
-            Ok(_) if self.stopping => {
-                let error = ErrorBody::new(ErrorCode::GoingAway, 0, "the server is stopping");
-                self.refuse(key, header.request_id, error);
-            }
             Ok((request, kind)) => self.serve(key, header, kind, request),
         }
     }
@@ -138,7 +147,11 @@ impl Hub {
 
     fn hello(&mut self, key: ConnectionKey, request_id: u32, hello: &Hello) {
         if hello.version_min > VERSION || hello.version_max < VERSION {
-            return self.turn_away(key, request_id, ErrorBody::new(ErrorCode::Version, VERSION.into(), VERSION_MESSAGE));
+            return self.turn_away(
+                key,
+                request_id,
+                ErrorBody::new(ErrorCode::Version, VERSION.into(), VERSION_MESSAGE),
+            );
         }
         let identity = match self.authenticator.authenticate(&hello.token, self.now.wall_ms) {
             Ok(identity) if identity.device.as_ref().is_none_or(|device| *device == hello.device) => identity,
@@ -221,18 +234,19 @@ impl Hub {
                 let (key, act) = (operation_key(operation), Act::Leave);
                 self.enqueue(group, Task::Change { caller, key, kind, act });
             }
-            Request::GetGroup { group, newer_than } => self.enqueue(group, Task::Show { caller, newer_than }),
-            Request::ListGroups { after, count_max } => self.list(caller, after, count_max),
-            Request::History(request) => self.history(caller, request),
+            Request::GetGroup { .. } | Request::ListGroups { .. } | Request::History(_) => {
+                self.serve_large(caller, request);
+            }
             Request::Acknowledge { marks } => {
-                // It has no answer, so it is not in flight; what is wrong with a mark is told by itself.
+                // It has no answer; each of its marks is in flight until it is taken, or refused by itself.
                 if let Some(connection) = self.connections.find_mut(key) {
-                    connection.in_flight -= 1;
+                    connection.in_flight += marks.len();
                 }
                 for mark in marks {
                     let (received, read) = (mark.received, mark.read);
                     self.enqueue(mark.group, Task::Mark { caller: caller.clone(), received, read });
                 }
+                self.finish_one(key);
             }
             Request::Stats => self.stats(caller),
             Request::Hello(_)
@@ -250,6 +264,22 @@ impl Hub {
             | Request::Backup { .. }
             | Request::Connections { .. }
             | Request::Kick { .. } => self.unserved(key, header.request_id),
+        }
+    }
+}
+
+impl Hub {
+    /// Requests with large answers: few of one connection are under way at once, so that answers which nobody reads
+    /// cannot pile up.
+    fn serve_large(&mut self, caller: Caller, request: Request) {
+        if let Some(connection) = self.connections.find_mut(caller.connection) {
+            connection.large_in_flight += 1;
+        }
+        match request {
+            Request::GetGroup { group, newer_than } => self.enqueue(group, Task::Show { caller, newer_than }),
+            Request::ListGroups { after, count_max } => self.list(caller, after, count_max),
+            Request::History(request) => self.history(caller, request),
+            other => unreachable!("{:?} has no large answer", other.kind()),
         }
     }
 }

@@ -10,13 +10,14 @@ use super::release::Release;
 use super::task::Task;
 use crate::ids::GroupId;
 use crate::store::{Damaged, GroupState, Request as StoreRequest};
-use crate::wire::{ErrorBody, ErrorCode};
+use crate::wire::{ErrorBody, ErrorCode, Reply};
 
 impl Hub {
     /// Does work on a group, now if it can, else in its turn.
     pub(super) fn enqueue(&mut self, id: GroupId, task: Task) {
         let slot = self.groups.entry(id).or_insert_with(|| {
             self.requests.push_back(StoreRequest::LoadGroup { group: id });
+            self.loads += 1;
             Slot { group: None, waiting: VecDeque::new() }
         });
         if slot.group.is_none() || !slot.waiting.is_empty() {
@@ -92,6 +93,7 @@ impl Hub {
 
     /// A load came back: who is live in the group follows from who is on line and behind in nothing of it.
     pub(super) fn finish_group_load(&mut self, id: GroupId, state: Result<Option<GroupState>, Damaged>) {
+        self.loads -= 1;
         let state = match state {
             Ok(Some(state)) => state,
             Ok(None) => return self.fail_waiting(id, &not_found()),
@@ -117,13 +119,14 @@ impl Hub {
         let Some(slot) = self.groups.remove(&id) else { return };
         for task in slot.waiting {
             match task {
-                Task::Change { caller, .. } | Task::Show { caller, .. } => {
-                    self.refuse(caller.connection, caller.request_id, error.clone());
+                Task::Change { caller, .. } => self.refuse(caller.connection, caller.request_id, error.clone()),
+                Task::Show { caller, .. } => {
+                    self.answer_large(caller.connection, caller.request_id, &Reply::Error(error.clone()));
                 }
-                Task::Mark { caller, .. } => self.complain(&caller, error.clone()),
+                Task::Mark { caller, .. } => self.refuse_mark(&caller, error.clone()),
                 Task::RepeatCreate { caller, operation } => self.repeat_create(&caller, operation),
                 Task::History(job) => self.refuse_part(id, job, error.clone()),
-                Task::Notice { connection } => self.tell_missing(connection, id),
+                Task::Notice { connection } => self.tell_missing(connection, id, error.code),
             }
         }
     }

@@ -19,11 +19,13 @@ pub(super) struct Listener {
     pending: bool,
     /// Out of descriptors: only time, or a connection that closes, can help.
     starved: bool,
+    /// Whether the log has said so; once until it is over.
+    complained: bool,
 }
 
 impl Listener {
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address)?, pending: false, starved: false })
+        Ok(Self { socket: TcpListener::bind(address)?, pending: false, starved: false, complained: false })
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
@@ -62,7 +64,10 @@ impl Listener {
     pub(super) fn accept(&mut self) -> Option<TcpStream> {
         loop {
             match self.socket.accept() {
-                Ok((socket, _)) => return Some(socket),
+                Ok((socket, _)) => {
+                    self.complained = false;
+                    return Some(socket);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.pending = false;
                     return None;
@@ -70,7 +75,7 @@ impl Listener {
                 // The peer gave up while it waited: the next one may still be there.
                 Err(error) if is_about_the_peer(&error) => {}
                 Err(error) => {
-                    if !self.starved {
+                    if !std::mem::replace(&mut self.complained, true) {
                         tracing::warn!("cannot accept: {error}; trying again as connections close");
                     }
                     self.starved = true;

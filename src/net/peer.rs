@@ -16,12 +16,15 @@ const SLICES_MAX: usize = 64;
 /// A socket and what is known of its readiness.
 ///
 /// Invariant: `readable` and `writable` are false only after the system said `WouldBlock`; then an event will come.
+#[allow(clippy::struct_excessive_bools)] // each is one fact of its own about the socket
 pub(super) struct Peer {
     pub(super) key: ConnectionKey,
     socket: TcpStream,
     transport: Plain,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// The system said that the peer has ended its side, which it says once: reading goes on until it is seen.
+    pub(super) read_closed: bool,
     /// Whether it stands in the queue of those to be read.
     pub(super) queued: bool,
 }
@@ -39,7 +42,7 @@ impl Peer {
         let _ = socket.set_nodelay(true);
         let token = Token(FIRST_PEER + key.slot());
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { key, socket, transport: Plain, readable: false, writable: true, queued: false })
+        Ok(Self { key, socket, transport: Plain, readable: false, writable: true, read_closed: false, queued: false })
     }
 
     pub(super) fn read(&mut self, into: &mut [u8]) -> Moved {
@@ -47,8 +50,9 @@ impl Peer {
         match outcome {
             Ok(0) => Moved::Closed,
             Ok(count) => {
-                // A short read means that the socket is empty: what comes later makes a new event.
-                self.readable = count == into.len();
+                // A short read means that the socket is empty: what comes later makes a new event. An end that came
+                // with these bytes does not.
+                self.readable = count == into.len() || self.read_closed;
                 Moved::Bytes(count)
             }
             Err(error) => moved(&error, &mut self.readable),
@@ -71,10 +75,15 @@ impl Peer {
         }
     }
 
-    /// Ends the connection. What the peer still sends is read and dropped first: closing a socket with unread bytes
-    /// resets it, and the peer would lose the last thing that it was told.
-    pub(super) fn close(mut self, registry: &Registry, scratch: &mut [u8]) {
+    /// Nothing more will be written. Closing comes when the peer has closed too, or has taken too long: closing a
+    /// socket with unread bytes resets it, and the peer would lose the last thing that it was told.
+    pub(super) fn finish(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection, with what has already come from the peer read and dropped.
+    pub(super) fn close(mut self, registry: &Registry, scratch: &mut [u8]) {
+        self.finish();
         let _ = self.socket.read(scratch);
         let _ = registry.deregister(&mut self.socket);
     }

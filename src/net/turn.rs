@@ -98,6 +98,9 @@ impl Loop {
             }
             self.turn(&events);
         }
+        for peer in self.peers.drain(..).flatten() {
+            peer.close(self.poll.registry(), &mut self.scratch);
+        }
         tracing::info!("closing the data directory");
         match self.failure {
             Some(message) => Err(message),
@@ -106,7 +109,7 @@ impl Loop {
     }
 
     fn is_over(&self) -> bool {
-        let drained = || self.ready.is_empty() && self.hub.is_drained();
+        let drained = || self.hub.is_drained();
         let late = |until_ms| self.clock.now().monotonic_ms >= until_ms;
         self.failure.is_some() || self.drain_until_ms.is_some_and(|until_ms| drained() || late(until_ms))
     }
@@ -114,7 +117,7 @@ impl Loop {
     /// How long there is nothing to do unless something happens.
     fn timeout(&self) -> Option<Duration> {
         let accepts = self.listener.as_ref().is_some_and(Listener::is_ready);
-        if !self.ready.is_empty() || accepts || self.hub.has_output() {
+        if !self.ready.is_empty() || accepts || self.hub.has_work() {
             return Some(Duration::ZERO);
         }
         let now_ms = self.clock.now().monotonic_ms;
@@ -164,6 +167,7 @@ impl Loop {
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     peer.readable = true;
+                    peer.read_closed |= event.is_read_closed() || event.is_error();
                     let key = peer.key;
                     self.queue_read(key);
                 }
@@ -280,6 +284,12 @@ impl Loop {
     }
 
     fn close_finished(&mut self, now: Now) {
+        while let Some(key) = self.hub.poll_finished() {
+            if let Some(peer) = self.peer(key) {
+                peer.finish();
+            }
+            self.queue_read(key);
+        }
         while let Some(key) = self.hub.poll_closed() {
             self.drop_peer(key, now);
         }

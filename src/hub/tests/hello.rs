@@ -37,9 +37,12 @@ fn hello_without_a_common_version_closes_with_version() {
 
 #[test]
 fn tokens_that_are_not_accepted_close_with_one_code_for_all_causes_but_expiry() {
-    for (token, code) in
-        [("bad", "AUTH_FAILED"), ("", "AUTH_FAILED"), ("user:alice/tablet", "AUTH_FAILED"), ("expired", "TOKEN_EXPIRED")]
-    {
+    for (token, code) in [
+        ("bad", "AUTH_FAILED"),
+        ("", "AUTH_FAILED"),
+        ("user:alice/tablet", "AUTH_FAILED"),
+        ("expired", "TOKEN_EXPIRED"),
+    ] {
         let mut world = World::new();
         let peer = world.connect();
         let id = world.ask(peer, &hello(token, "phone"));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::hub::Hub;
 use crate::hub::connection::{Connection, ConnectionKey, Presence, State};
 use crate::hub::operations::Window;
 use crate::hub::release::Release;
-use crate::hub::Hub;
 use crate::limits::IN_FLIGHT_MAX;
 
 impl Hub {
@@ -71,7 +71,9 @@ impl Hub {
             let wanted: BTreeSet<_> = self
                 .each_connection()
                 .filter(|(_, connection)| connection.is_live(*id))
-                .filter(|(_, connection)| group.durable_head > 0 && group.durable.has(&connection.session().unwrap().user))
+                .filter(|(_, connection)| {
+                    group.durable_head > 0 && group.durable.has(&connection.session().unwrap().user)
+                })
                 .map(|(key, _)| key)
                 .collect();
             assert_eq!(distinct, wanted, "live in {id}");

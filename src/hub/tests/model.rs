@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, Principal, UserId};
-use crate::store::{
-    Change, Damaged, Effect, Event, GroupState, GroupSummary, Membership, Operation, Request, Ticket,
-};
+use crate::store::{Change, Damaged, Effect, Event, GroupState, GroupSummary, Membership, Operation, Request, Ticket};
 
 pub(super) struct Kept {
     pub(super) record: Record,

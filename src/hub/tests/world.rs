@@ -50,7 +50,14 @@ pub(super) fn users(names: &[&str]) -> Vec<UserId> {
 
 pub(super) fn hello(token: &str, device: &str) -> Request {
     let device = DeviceId::new(device).unwrap();
-    Request::Hello(Hello { version_min: 1, version_max: 1, features: 0, heartbeat_s: 0, device, token: token.to_owned() })
+    Request::Hello(Hello {
+        version_min: 1,
+        version_max: 1,
+        features: 0,
+        heartbeat_s: 0,
+        device,
+        token: token.to_owned(),
+    })
 }
 
 /// One frame as a peer got it.
