@@ -166,7 +166,11 @@ impl Hub {
         let has_room = connection.outbox.bytes() <= OUTPUT_BYTES_SOFT;
         let Some(session) = connection.session_mut() else { return false };
         match &mut session.presence {
-            Presence::Attached if has_room => true,
+            Presence::Attached if has_room => {
+                // Its memberships may have named the group already: storage's index can be ahead of its report.
+                session.behind.remove(&group);
+                true
+            }
             Presence::Attached => {
                 session.behind.insert(group, Behind::Untold { from: 2 });
                 session.notices.push_back(group);
