@@ -4,7 +4,9 @@
 //! and answers, when a test says so. `audit` listens on every connection and holds the hub to what the protocol
 //! promises of the order of frames; `invariants` holds the hub to its own bookkeeping after every turn.
 
+mod attach;
 mod audit;
+mod create;
 mod durability;
 mod hello;
 mod invariants;

@@ -245,6 +245,11 @@ impl World {
         self.model.answer(&load)
     }
 
+    /// The oldest look-up is overtaken by the others.
+    pub(super) fn rotate_loads(&mut self) {
+        self.held.rotate_left(1);
+    }
+
     pub(super) fn held_loads(&self) -> usize {
         self.held.len()
     }
