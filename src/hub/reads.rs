@@ -37,6 +37,8 @@ pub(super) struct HistoryJob {
     entries_left: usize,
     bytes_left: usize,
     done: Vec<GroupHistory>,
+    /// The parts in `done` that reached their group's head, each with the seq behind it. Their groups stay loaded.
+    reached: Vec<(usize, u64)>,
     /// Whether an entry was taken: the first one may be larger than the page.
     begun: bool,
 }
@@ -108,6 +110,7 @@ impl Hub {
             entries_left: page(request.entries_max, HISTORY_ENTRIES_MAX),
             bytes_left: page(request.bytes_max, HISTORY_BYTES_MAX),
             done: Vec::new(),
+            reached: Vec::new(),
             begun: false,
         };
         self.continue_history(Box::new(job));
@@ -118,7 +121,10 @@ impl Hub {
         if let Some(at) = job.groups.front() {
             return self.enqueue(at.group, Task::History(job));
         }
-        let HistoryJob { caller, done, .. } = *job;
+        let HistoryJob { caller, mut done, reached, .. } = *job;
+        for (part, next) in reached {
+            self.finish_reached(&caller, &mut done[part], next);
+        }
         self.answer(caller.connection, caller.request_id, &Reply::HistoryPage { groups: done });
     }
 
@@ -194,9 +200,24 @@ impl Hub {
         let (head, floor) = (group.durable_head, group.floor);
         job.done.push(GroupHistory { group: id, outcome: HistoryOutcome::Entries { head, floor, entries } });
         if next > head {
-            self.make_live(job.caller.connection, id);
+            job.reached.push((job.done.len() - 1, next));
+            self.loaded_group(id).expect("it was just read").reads += 1;
         }
         self.continue_history(job);
+    }
+
+    /// The page goes out now: a part that reached the head makes its group live. If the head has moved on while other
+    /// groups were read, the part says so instead, for an entry that is pushed before its page would leave a gap.
+    fn finish_reached(&mut self, caller: &Caller, part: &mut GroupHistory, next: u64) {
+        let Some(group) = self.loaded_group(part.group) else { unreachable!("a group of a page stays loaded") };
+        group.reads -= 1;
+        if group.durable_head < next {
+            self.make_live(caller.connection, part.group);
+        } else if group.durable.has(&caller.user)
+            && let HistoryOutcome::Entries { head, .. } = &mut part.outcome
+        {
+            *head = group.durable_head;
+        }
     }
 
     pub(super) fn refuse_part(&mut self, id: GroupId, mut job: Box<HistoryJob>, error: ErrorBody) {
