@@ -4,7 +4,7 @@
 //! Detached ──Attach──▶ Loading ──memberships──▶ Attached: each group of the user is live, or in `behind`
 //!
 //! behind:  Untold ──group packet──▶ Told ──history reaches the head──▶ live ──reads too slowly──▶ Owed ──Behind──▶ Told
-//!          Gone ──Gone──▶ (nothing)
+//!          Told ──its user leaves──▶ Gone ──Gone──▶ (nothing)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -204,6 +204,24 @@ impl Hub {
         if let Some(group) = self.loaded_group(group) {
             group.live = stays;
         }
+        if let Some(leaver) = leaver {
+            self.end_waiting(leaver, group, seq);
+        }
+    }
+
+    /// Those connections of a leaver that were told that they are behind did not get its leaving, and no page will ever
+    /// make them live again: that the group is gone is owed to them.
+    fn end_waiting(&mut self, leaver: &UserId, group: GroupId, until: u64) {
+        for key in self.directory.connections(leaver).to_vec() {
+            let session = self.connections.find_mut(key).and_then(|connection| connection.session_mut());
+            if let Some(session) = session
+                && let Some(behind @ Behind::Told) = session.behind.get_mut(&group)
+            {
+                *behind = Behind::Gone { until };
+                session.notices.push_back(group);
+                self.tell_notices(key);
+            }
+        }
     }
 
     /// Those of the live connections that take an entry now. One that reads too slowly falls behind with this entry.
