@@ -204,6 +204,7 @@ impl Hub {
             None => {
                 let loading = Window::Loading { creates: VecDeque::new(), groups: Vec::new() };
                 self.windows.insert(principal.clone(), loading);
+                self.loads += 1;
                 self.requests.push_back(StoreRequest::LoadOperations { principal: principal.clone() });
                 false
             }
@@ -227,6 +228,7 @@ impl Hub {
     }
 
     pub(super) fn finish_operations_load(&mut self, principal: &Principal, operations: &[Operation]) {
+        self.loads -= 1;
         let mut remembered = Remembered::new(principal, operations, self.hasher.clone());
         let bytes = remembered.memory_bytes();
         self.cache.recount(&mut remembered.counted_bytes, bytes);

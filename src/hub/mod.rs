@@ -100,6 +100,8 @@ pub struct Hub {
     counters: Counters,
     storage_ready: bool,
     stopping: bool,
+    /// Loads of groups and of operations that are under way: work waits for each.
+    loads: usize,
     credit_bytes: u64,
     committed_bytes: u64,
     /// Output of all connections together; a shared frame counts once.
@@ -139,6 +141,7 @@ impl Hub {
             counters: Counters::new(started.monotonic_ms),
             storage_ready: false,
             stopping: false,
+            loads: 0,
             credit_bytes: 0,
             committed_bytes: 0,
             output_bytes: 0,
@@ -323,7 +326,8 @@ impl Hub {
 
     /// Whether, after [`Hub::handle_stop`], nothing is left to finish or to write.
     pub fn is_drained(&self) -> bool {
-        self.releases.is_empty() && self.reads.is_empty() && self.marks.is_settled() && self.output_bytes == 0
+        let is_settled = self.releases.is_empty() && self.reads.is_empty() && self.marks.is_settled();
+        is_settled && self.loads == 0 && self.output_bytes == 0
     }
 
     // ---- shared by the parts -----------------------------------------------------------------------------------

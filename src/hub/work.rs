@@ -16,6 +16,7 @@ impl Hub {
     /// Does work on a group, now if it can, else in its turn.
     pub(super) fn enqueue(&mut self, id: GroupId, task: Task) {
         let slot = self.groups.entry(id).or_insert_with(|| {
+            self.loads += 1;
             self.requests.push_back(StoreRequest::LoadGroup { group: id });
             Slot { group: None, waiting: VecDeque::new() }
         });
@@ -92,6 +93,7 @@ impl Hub {
 
     /// A load came back: who is live in the group follows from who is on line and behind in nothing of it.
     pub(super) fn finish_group_load(&mut self, id: GroupId, state: Result<Option<GroupState>, Damaged>) {
+        self.loads -= 1;
         let state = match state {
             Ok(Some(state)) => state,
             Ok(None) => return self.fail_waiting(id, &not_found()),
