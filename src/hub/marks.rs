@@ -92,6 +92,7 @@ impl Hub {
 
     /// Hands the fresh marks of the users that are wanted to storage; without room for them they wait.
     pub(super) fn commit_marks(&mut self, wanted: impl Fn(&UserId) -> bool) {
+        let mut retry_ms = 0;
         loop {
             let places = self.marks.take(&wanted);
             if places.is_empty() {
@@ -106,13 +107,13 @@ impl Hub {
             let change = Change::Marks(places.iter().map(mark).collect());
             if !self.has_credit(&change) {
                 self.marks.fresh.extend(places);
+                retry_ms = self.now.monotonic_ms.saturating_sub(MARKS_DELAY_MS / 2);
                 break;
             }
             self.commit(change, Release::Marks);
             self.marks.flying.push_back(places);
         }
-        self.marks.since_ms = (!self.marks.fresh.is_empty()).then(|| {
-            self.marks.since_ms.unwrap_or_default().max(self.now.monotonic_ms.saturating_sub(MARKS_DELAY_MS / 2))
-        });
+        let since_ms = self.marks.since_ms.unwrap_or_default().max(retry_ms);
+        self.marks.since_ms = (!self.marks.fresh.is_empty()).then_some(since_ms);
     }
 }
