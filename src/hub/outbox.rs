@@ -7,6 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// A chunk that has so many bytes takes no further frame. What was written of a chunk is freed with its last byte, so
+/// this bounds what an outbox that never becomes empty holds beyond what waits.
+const CHUNK_BYTES: usize = 16 * 1024;
+
 #[derive(Debug)]
 enum Chunk {
     Own(Vec<u8>),
@@ -44,7 +48,7 @@ impl Outbox {
 
     /// Lets `encode` append whole frames in place; returns how many bytes it appended.
     pub(super) fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
-        if !matches!(self.chunks.back(), Some(Chunk::Own(_))) {
+        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < CHUNK_BYTES) {
             self.chunks.push_back(Chunk::Own(Vec::new()));
         }
         let Some(Chunk::Own(tail)) = self.chunks.back_mut() else { unreachable!("it was just pushed") };
