@@ -273,7 +273,7 @@ impl Hub {
             if let Some(connection) = self.connections.find_mut(key) {
                 connection.held_back = false;
                 if !connection.is_paused() {
-                    self.resumed.push_back(key);
+                    self.resume(key);
                 }
             }
         }

@@ -177,12 +177,16 @@ impl Connection {
         }
         let mut first = match &self.state {
             State::Unauthenticated => (self.accepted_ms + AUTHENTICATE_MS, Overdue::Authentication),
-            State::Open(session) => {
-                (self.heard_ms + session.silence_ms, Overdue::Silence).min((session.token_ends_ms, Overdue::Token))
-            }
+            State::Open(session) => (session.token_ends_ms, Overdue::Token),
         };
-        if let Some(since_ms) = self.frame_since_ms {
-            first = first.min((since_ms + FRAME_STALL_MS, Overdue::Frame));
+        // Whoever is not read cannot be heard.
+        if !self.is_paused() {
+            if let Some(session) = self.session() {
+                first = first.min((self.heard_ms + session.silence_ms, Overdue::Silence));
+            }
+            if let Some(since_ms) = self.frame_since_ms {
+                first = first.min((since_ms + FRAME_STALL_MS, Overdue::Frame));
+            }
         }
         if !self.outbox.is_empty() {
             first = first.min((self.drained_ms + OUTPUT_STALL_MS, Overdue::Output));

@@ -400,8 +400,17 @@ impl Hub {
         let was_paused = connection.is_paused();
         connection.in_flight = connection.in_flight.saturating_sub(1);
         if was_paused && !connection.is_paused() {
-            self.resumed.push_back(key);
+            self.resume(key);
         }
+    }
+
+    /// The connection may be read again: its time of silence begins anew.
+    fn resume(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.find_mut(key) else { return };
+        connection.heard_ms = self.now.monotonic_ms;
+        connection.frame_since_ms = None;
+        self.resumed.push_back(key);
+        self.arm(key);
     }
 
     /// Refuses a request; the connection lives.
