@@ -4,7 +4,7 @@
 //! Detached ──Attach──▶ Loading ──memberships──▶ Attached: each group of the user is live, or in `behind`
 //!
 //! behind:  Untold ──group packet──▶ Told ──history reaches the head──▶ live ──reads too slowly──▶ Owed ──Behind──▶ Told
-//!          Gone ──Gone──▶ (nothing)
+//!          Told ──its user leaves──▶ Gone ──Gone──▶ (nothing)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,8 @@ impl Hub {
     fn go_on_line(&mut self, key: ConnectionKey, basis: Basis) {
         let Some(session) = self.connections.find(key).and_then(|connection| connection.session()) else { return };
         let (user, device) = (session.user.clone(), session.device.clone());
-        let others = self.directory.connections(&user).to_vec();
+        let is_open = |other: &&ConnectionKey| self.connections.find(**other).is_some_and(|found| !found.closing);
+        let others: Vec<_> = self.directory.connections(&user).iter().filter(is_open).copied().collect();
         let same_device = |other: &&ConnectionKey| {
             let session = self.connections.find(**other).and_then(|connection| connection.session());
             session.is_some_and(|session| session.device == device)

@@ -82,7 +82,7 @@ impl Hub {
             return self.refuse_mark(caller, ErrorBody::new(ErrorCode::Range, head, message));
         }
         self.marks.note(&caller.user, id, received, read, self.now.monotonic_ms);
-        self.finish_one(caller.connection);
+        self.finish_request(caller.connection, 0, None);
     }
 
     /// Says what was wrong with one mark of an acknowledgement.

@@ -421,15 +421,24 @@ impl Hub {
 
     /// Answers a request; the connection may have one more in flight again.
     fn answer(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
-        self.append(key, |out| reply.encode_frame(out, request_id));
-        self.finish_one(key);
+        self.finish_request(key, 0, Some((request_id, reply)));
     }
 
-    /// One request of a connection, or one mark, needs nothing more.
-    fn finish_one(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.find_mut(key) else { return };
+    /// Answers one of the requests of which only so many are under way at once.
+    fn answer_large(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
+        self.finish_request(key, 1, Some((request_id, reply)));
+    }
+
+    /// One request of a connection, or one mark, needs nothing more but this answer.
+    fn finish_request(&mut self, key: ConnectionKey, large: usize, answer: Option<(u32, &Reply)>) {
+        let Some(connection) = self.connections.find(key) else { return };
         let was_paused = connection.is_paused();
+        if let Some((request_id, reply)) = answer {
+            self.append(key, |out| reply.encode_frame(out, request_id));
+        }
+        let Some(connection) = self.connections.find_mut(key) else { return };
         connection.in_flight -= 1;
+        connection.large_in_flight -= large;
         if was_paused && !connection.is_paused() {
             self.resumed.push_back(key);
         }
@@ -441,18 +450,6 @@ impl Hub {
         if self.stopping && self.connections.find(key).is_some_and(|connection| connection.in_flight == 0) {
             self.close_with(key, ErrorCode::GoingAway, 0, "the server is stopping");
         }
-    }
-
-    /// Answers one of the requests of which only so many are under way at once.
-    fn answer_large(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
-        if let Some(connection) = self.connections.find_mut(key) {
-            let was_paused = connection.is_paused();
-            connection.large_in_flight -= 1;
-            if was_paused && !connection.is_paused() {
-                self.resumed.push_back(key);
-            }
-        }
-        self.answer(key, request_id, reply);
     }
 
     /// Refuses a request; the connection lives.

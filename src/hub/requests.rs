@@ -246,7 +246,7 @@ impl Hub {
                     let (received, read) = (mark.received, mark.read);
                     self.enqueue(mark.group, Task::Mark { caller: caller.clone(), received, read });
                 }
-                self.finish_one(key);
+                self.finish_request(key, 0, None);
             }
             Request::Stats => self.stats(caller),
             Request::Hello(_)

@@ -4,9 +4,14 @@
 //! and answers, when a test says so. `audit` listens on every connection and holds the hub to what the protocol
 //! promises of the order of frames; `invariants` holds the hub to its own bookkeeping after every turn.
 
+mod attach;
 mod audit;
+mod create;
 mod durability;
 mod hello;
+mod history;
 mod invariants;
+mod leave;
 mod model;
+mod operations;
 mod world;

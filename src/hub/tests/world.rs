@@ -177,6 +177,13 @@ impl World {
                     Reading::Nothing => {}
                 }
             }
+            // What a peer does that sees the end: it closes, too.
+            while let Some(key) = self.hub.poll_finished() {
+                busy = true;
+                let peer = self.peers[&key];
+                self.lines[peer.0].open = false;
+                self.hub.handle_closed(key, self.now);
+            }
             while let Some(key) = self.hub.poll_closed() {
                 busy = true;
                 let peer = self.peers[&key];
@@ -250,6 +257,11 @@ impl World {
     pub(super) fn take_answer(&mut self) -> Event {
         let load = self.held.pop_front().expect("a look-up is under way");
         self.model.answer(&load)
+    }
+
+    /// The oldest look-up is overtaken by the others.
+    pub(super) fn rotate_loads(&mut self) {
+        self.held.rotate_left(1);
     }
 
     pub(super) fn held_loads(&self) -> usize {
