@@ -9,6 +9,7 @@
 //! What is accepted above the watermark was perhaps never synced: after a kill or a failed sync it may be readable
 //! from memory only. So it is written again, into a new segment, synced, and marked, before anything is answered.
 
+use super::head::{self, HEAD_FILE};
 use super::packet::{Body, Content, ContentError, Packet, PacketError, Position, Watermark, encode, watermark_at};
 use super::segment::{
     HeaderError, JOURNAL_DIRECTORY, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
@@ -45,7 +46,9 @@ pub(crate) fn is_unused<D: Disk>(disk: &D) -> Result<bool, OpenError> {
         return Ok(true);
     }
     remove_leftovers(disk)?;
-    match disk.list(JOURNAL_DIRECTORY)?.as_slice() {
+    let mut files = disk.list(JOURNAL_DIRECTORY)?;
+    files.retain(|file| file.name != HEAD_FILE);
+    match files.as_slice() {
         [] => Ok(true),
         [only] if only.name == "00000001.seg" && only.size_bytes > u64::from(SEGMENT_HEADER_BYTES) => {
             let bytes = read(disk, 1, u32::try_from(only.size_bytes).unwrap_or(u32::MAX))?;
@@ -55,10 +58,11 @@ pub(crate) fn is_unused<D: Disk>(disk: &D) -> Result<bool, OpenError> {
     }
 }
 
-/// Makes the first segment of a new journal.
+/// Makes the head and the first segment of a new journal.
 pub(crate) fn create<D: Disk>(journal: &mut Journal<D>) -> Result<(), OpenError> {
     journal.disk.create_directory(JOURNAL_DIRECTORY)?;
     journal.disk.sync_directory("")?;
+    head::create(&journal.disk, journal.directory)?;
     let spare = make_now(&journal.disk, "first", u64::from(journal.segment_bytes))?;
     begin_segment(journal, spare, beginning(), 0, |_, _| {})?;
     Ok(())
@@ -69,8 +73,12 @@ pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -
     remove_leftovers(&journal.disk)?;
     let headers = read_headers(&journal)?;
     let last = *headers.last().ok_or_else(|| missing(1))?;
-    if applied.is_some_and(|applied| applied.end.segment > last.number) {
+    let named = head::read(&journal.disk, journal.directory)?;
+    if named > last.number || applied.is_some_and(|applied| applied.end.segment > last.number) {
         return Err(missing(last.number + 1));
+    }
+    if named + 1 < last.number {
+        return Err(head::behind(named, last.number));
     }
     let first_scanned = applied.map_or(1, |applied| applied.end.segment.max(1));
     let mut scan = Scan { applied, ..Scan::default() };
@@ -87,6 +95,8 @@ pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -
     let changes_above = has_changes(&bytes, synced, tail);
     let running_ms = scan.last.running_ms.max(last.running_ms);
     let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
+    // Even if it says so already: that may be in memory only. And before another segment: the head is one behind at most.
+    head::record(&journal.disk, journal.directory, last.number)?;
     let writer = if clean && !changes_above {
         go_on_in_place(journal, &bytes, synced, tail)?
     } else {
@@ -138,6 +148,9 @@ impl Scan {
 fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, OpenError> {
     let mut headers: Vec<SegmentHeader> = Vec::new();
     for file in journal.disk.list(JOURNAL_DIRECTORY)? {
+        if file.name == HEAD_FILE {
+            continue;
+        }
         let Some(number) = segment_number(&file.name) else {
             tracing::warn!(file = file.name, "a file in the journal's directory that is no segment; left alone");
             continue;

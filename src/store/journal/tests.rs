@@ -15,7 +15,7 @@ use crate::store::disk::{Disk as _, DiskErrorKind};
 use crate::store::{Change, Effect, Mark, OpenError};
 
 const SEGMENT_BYTES: u32 = 4096;
-const NOW: Now = Now { running_ms: 5, wall_ms: 7 };
+pub(super) const NOW: Now = Now { running_ms: 5, wall_ms: 7 };
 
 pub(crate) fn user(text: &str) -> UserId {
     UserId::new(text).unwrap()
@@ -42,7 +42,7 @@ pub(crate) fn message(seq: u64, body: &str) -> Change {
     effect(group(1), seq, 1, "49", Event::Message { body: body.as_bytes().into() })
 }
 
-fn journal(disk: &SimulatedDisk) -> Journal<SimulatedDisk> {
+pub(super) fn journal(disk: &SimulatedDisk) -> Journal<SimulatedDisk> {
     let mut salt = 0x5a17_0000;
     let salts = Box::new(move || {
         salt += 1;
@@ -51,13 +51,13 @@ fn journal(disk: &SimulatedDisk) -> Journal<SimulatedDisk> {
     Journal { disk: disk.clone(), directory: [9; 16], segment_bytes: SEGMENT_BYTES, salts }
 }
 
-fn new_disk() -> SimulatedDisk {
+pub(super) fn new_disk() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     recovery::create(&mut journal(&disk)).unwrap();
     disk
 }
 
-fn open(disk: &SimulatedDisk) -> Result<Opened<SimulatedDisk>, OpenError> {
+pub(super) fn open(disk: &SimulatedDisk) -> Result<Opened<SimulatedDisk>, OpenError> {
     recovery::open(journal(disk), None)
 }
 
@@ -79,17 +79,17 @@ fn seqs(disk: &SimulatedDisk, end: Position) -> Vec<u64> {
     seqs
 }
 
-fn recovered(disk: &SimulatedDisk) -> Vec<u64> {
+pub(super) fn recovered(disk: &SimulatedDisk) -> Vec<u64> {
     let end = open(disk).map(|opened| opened.end).unwrap();
     seqs(disk, end)
 }
 
-fn append(writer: &mut Writer<SimulatedDisk>, seqs: std::ops::RangeInclusive<u64>) -> Vec<Placed> {
+pub(super) fn append(writer: &mut Writer<SimulatedDisk>, seqs: std::ops::RangeInclusive<u64>) -> Vec<Placed> {
     let changes: Vec<Change> = seqs.map(|seq| message(seq, "hello")).collect();
     writer.append_batch(&changes, NOW).unwrap()
 }
 
-fn up_to(last: u64) -> Vec<u64> {
+pub(super) fn up_to(last: u64) -> Vec<u64> {
     (1..=last).collect()
 }
 
@@ -411,7 +411,7 @@ fn what_a_failed_sync_left_in_memory_is_synced_again_before_it_counts() {
     assert_eq!(recovered(&disk), accepted, "what one start showed, the next one shows too");
 }
 
-fn three_segments() -> SimulatedDisk {
+pub(super) fn three_segments() -> SimulatedDisk {
     let disk = new_disk();
     let mut opened = open(&disk).unwrap();
     let mut seq = 0;
@@ -423,7 +423,7 @@ fn three_segments() -> SimulatedDisk {
     disk
 }
 
-fn refusal(disk: &SimulatedDisk) -> (String, String) {
+pub(super) fn refusal(disk: &SimulatedDisk) -> (String, String) {
     match open(disk).err().unwrap() {
         OpenError::Corrupt { file, reason, .. } => (file, reason),
         error => panic!("{error}"),
