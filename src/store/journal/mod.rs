@@ -6,6 +6,8 @@
 mod head;
 #[cfg(test)]
 mod head_tests;
+#[cfg(test)]
+mod kill_tests;
 pub(crate) mod packet;
 pub(crate) mod reader;
 pub(crate) mod recovery;

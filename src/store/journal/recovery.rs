@@ -95,7 +95,9 @@ pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -
     let changes_above = has_changes(&bytes, synced, tail);
     let running_ms = scan.last.running_ms.max(last.running_ms);
     let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
-    // Even if it says so already: that may be in memory only. And before another segment: the head is one behind at most.
+    // What a kill left may be in memory only: the name of the last segment, which is used from here on, and the head,
+    // even if it says so already. Before another segment is made, because the head is one behind at most.
+    journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
     head::record(&journal.disk, journal.directory, last.number)?;
     let writer = if clean && !changes_above {
         go_on_in_place(journal, &bytes, synced, tail)?

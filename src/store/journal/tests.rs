@@ -62,7 +62,7 @@ pub(super) fn open(disk: &SimulatedDisk) -> Result<Opened<SimulatedDisk>, OpenEr
 }
 
 /// The seqs of all effects in the journal, as a reader sees them.
-fn seqs(disk: &SimulatedDisk, end: Position) -> Vec<u64> {
+pub(super) fn seqs(disk: &SimulatedDisk, end: Position) -> Vec<u64> {
     let mut seqs = Vec::new();
     let mut last = 0;
     let start = Position { segment: 1, offset: SEGMENT_HEADER_BYTES };
