@@ -52,3 +52,23 @@ fn starts_that_are_killed_leave_no_spare_behind_and_spend_no_segment() {
     let unfinished = unfinished(&run.data());
     assert!(unfinished.len() <= 1, "one spare at most: {unfinished:?}");
 }
+
+#[test]
+fn a_kill_under_load_costs_the_disk_what_was_written_and_not_a_segment() {
+    let mut run = Run::new(seed());
+    let mut server = run.start();
+    for _ in 0..6 {
+        server = run.killed_round(server);
+        run.check(&server, false);
+    }
+    let paths = segments(&run.data());
+    let (newest, closed) = paths.split_last().expect("a segment");
+    for path in closed {
+        let metadata = path.metadata().expect("it is there");
+        let content = std::fs::read(path).expect("it reads");
+        let used = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+        let taken = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
+        assert_eq!(metadata.len(), newest.metadata().expect("it is there").len(), "the size stays");
+        assert!(taken <= used.next_multiple_of(4096) + 64 * 1024, "{}: {taken} for {used}", path.display());
+    }
+}

@@ -191,6 +191,38 @@ fn recovery_twice_is_recovery_once() {
 }
 
 #[test]
+fn recovery_gives_the_zeros_of_the_ended_segment_back_and_changes_no_byte_of_it() {
+    const LARGE: u32 = 16 * SEGMENT_BYTES;
+    let large = |disk: &SimulatedDisk| Journal { segment_bytes: LARGE, ..journal(disk) };
+    let disk = SimulatedDisk::new();
+    recovery::create(&mut large(&disk)).unwrap();
+    let mut opened = recovery::open(large(&disk), None).unwrap();
+    append(&mut opened.writer, 1..=3);
+    // Not what the disk left of a write, but as far behind.
+    let torn = opened.writer.end().offset as usize + 2 * SEGMENT_BYTES as usize;
+    disk.tamper(&segment_path(1), |content| content[torn] = 1);
+    let before = disk.content(&segment_path(1));
+    for nth in 1.. {
+        let cut = disk.fork();
+        cut.kill();
+        let operations = cut.operations();
+        cut.fail(nth, Fault::Once);
+        let whole = recovery::open(large(&cut), None).is_ok();
+        assert_eq!(cut.content(&segment_path(1)), before, "the torn tail is left for whoever looks");
+        cut.kill();
+        let end = recovery::open(large(&cut), None).unwrap().end;
+        assert_eq!(cut.content(&segment_path(1)), before);
+        // Whichever start it was: the one that ended the segment, or the one after a kill in between.
+        let rest_min = u64::from(LARGE) - 4 * u64::from(SEGMENT_BYTES);
+        assert!(cut.released_bytes() >= u64::from(end.segment - 1) * rest_min, "operation {nth}");
+        assert!((2..=3).contains(&end.segment));
+        if whole && cut.operations() - operations < nth {
+            break;
+        }
+    }
+}
+
+#[test]
 fn recovery_cut_by_power_at_any_operation_loses_nothing() {
     for nth in 1.. {
         let disk = new_disk();
