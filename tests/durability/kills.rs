@@ -289,8 +289,11 @@ impl Run {
             "durability: {} rounds, {kills} kills under load, {kills_while_starting} while starting; {acknowledged} \
              acknowledged, {refused} refused, {seen} seen by watchers; without an answer: {applied} applied, {absent} \
              absent; {said_again} said again, {entries_read} entries read back; lost {lost}; {directories} directories, \
-             {segments} segments of 4 MiB; start p50 {} ms, slowest {} ms; seed {}",
+             {segments} segments of 4 MiB, the last directory takes {} MiB on \
+             disk, {} of it its journal; start p50 {} ms, slowest {} ms; seed {}",
             self.round,
+            bytes_below(&self.data()) >> 20,
+            bytes_below(&self.data().join("journal")) >> 20,
             starts[starts.len() / 2].as_millis(),
             starts[starts.len() - 1].as_millis(),
             self.seed

@@ -1,6 +1,7 @@
 //! The server as a process: started, killed, asked to stop, refused.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -130,12 +131,12 @@ pub(crate) fn spin(time: Duration) {
     }
 }
 
-/// Bytes of all files below a directory.
+/// Bytes that all files below a directory take on the disk.
 pub(crate) fn bytes_below(directory: &Path) -> u64 {
     let inside = std::fs::read_dir(directory).expect("a directory");
     let bytes = inside.map(|item| {
         let path = item.expect("an item").path();
-        if path.is_dir() { bytes_below(&path) } else { path.metadata().map_or(0, |metadata| metadata.len()) }
+        if path.is_dir() { bytes_below(&path) } else { path.metadata().map_or(0, |metadata| metadata.blocks() * 512) }
     });
     bytes.sum()
 }
