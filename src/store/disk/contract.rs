@@ -26,6 +26,16 @@ pub(crate) fn holds<D: Disk>(disk: &D) {
     file.read_at(0, &mut buffer).unwrap();
     assert_eq!(&buffer, b"hell\0\0");
 
+    let long = disk.create("d/c").unwrap();
+    long.write_at(0, &[7; 12_288]).unwrap();
+    long.release(4096, 4096).unwrap();
+    let mut content = vec![0; 12_288];
+    long.read_at(0, &mut content).unwrap();
+    assert!(content[..4096].iter().chain(&content[8192..]).all(|byte| *byte == 7), "only what was named");
+    assert!(content[4096..8192].iter().all(|byte| *byte == 0), "and that reads as zeros");
+    assert_eq!(long.size().unwrap(), 12_288);
+    disk.remove("d/c").unwrap();
+
     disk.create("d/a").unwrap().write_at(0, b"old").unwrap();
     let names = |disk: &D| disk.list("d").unwrap().into_iter().map(|file| file.name).collect::<Vec<_>>();
     assert_eq!(names(disk), ["a", "b"]);

@@ -49,6 +49,9 @@ pub(crate) trait DiskFile: Send + 'static {
     /// `fdatasync`: content and size are durable afterwards, the name is not. After an error nothing may be believed
     /// of what was written since the last success, and trying again proves nothing.
     fn sync(&self) -> Result<(), DiskError>;
+    /// Gives the space of `bytes` from `offset` back: they read as zeros, the size stays. A file system that cannot
+    /// do that may refuse; nothing else changes then.
+    fn release(&self, offset: u64, bytes: u64) -> Result<(), DiskError>;
     /// Its size in bytes.
     fn size(&self) -> Result<u64, DiskError>;
     /// Cuts or extends it; what is new reads as zeros and takes no space.

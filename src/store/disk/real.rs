@@ -121,6 +121,13 @@ impl DiskFile for RealFile {
         rustix::fs::fdatasync(&self.file).map_err(|error| failed("sync", &self.path, &error.into()))
     }
 
+    fn release(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        use rustix::fs::FallocateFlags;
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let released = rustix::fs::fallocate(&self.file, mode, offset, bytes);
+        released.map_err(|error| failed("give back space of", &self.path, &error.into()))
+    }
+
     fn size(&self) -> Result<u64, DiskError> {
         Ok(self.file.metadata().map_err(|error| failed("ask the size of", &self.path, &error))?.len())
     }

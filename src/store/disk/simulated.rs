@@ -39,6 +39,7 @@ struct State {
     capacity_bytes: Option<u64>,
     write_split_bytes: Option<usize>,
     ignores_syncs: bool,
+    released_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -222,6 +223,11 @@ impl SimulatedDisk {
         self.state().ignores_syncs = true;
     }
 
+    /// Bytes of which the space was given back, so far.
+    pub(crate) fn released_bytes(&self) -> u64 {
+        self.state().released_bytes
+    }
+
     /// Changes a file behind everybody's back, durably.
     pub(crate) fn tamper(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
@@ -384,6 +390,13 @@ impl DiskFile for SimulatedFile {
             state.apply_durably(&change);
         }
         Ok(())
+    }
+
+    fn release(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        let end = self.size()?.min(offset + bytes);
+        self.disk.state().released_bytes += end.saturating_sub(offset);
+        // Zeros are the worst that it may come to; the space is not counted as free.
+        self.write_at(offset, &vec![0; usize::try_from(end.saturating_sub(offset)).unwrap()])
     }
 
     fn size(&self) -> Result<u64, DiskError> {

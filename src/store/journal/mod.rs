@@ -1,8 +1,13 @@
 //! The journal: the append-only log of packets that every acknowledgement depends on, and nothing else does.
 //!
 //! It owns the segments below `journal/`, knows the disk port, and knows nothing of threads, the index or the hub.
-//! Bytes are specified in [`packet`] and [`segment`], crash points in `docs/durability.md`.
+//! Bytes are specified in [`packet`], [`segment`] and [`head`], crash points in `docs/durability.md`.
 
+mod head;
+#[cfg(test)]
+mod head_tests;
+#[cfg(test)]
+mod kill_tests;
 pub(crate) mod packet;
 pub(crate) mod reader;
 pub(crate) mod recovery;

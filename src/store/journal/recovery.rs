@@ -7,8 +7,9 @@
 //! are watermarks too.
 //!
 //! What is accepted above the watermark was perhaps never synced: after a kill or a failed sync it may be readable
-//! from memory only. So it is written again, into a new segment, synced, and marked, before anything is answered.
+//! from memory only. So it is written again, into a new segment, marked and synced, before anything is answered.
 
+use super::head::{self, HEAD_FILE};
 use super::packet::{Body, Content, ContentError, Packet, PacketError, Position, Watermark, encode, watermark_at};
 use super::segment::{
     HeaderError, JOURNAL_DIRECTORY, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
@@ -17,6 +18,9 @@ use super::spare::{make_now, remove_leftovers};
 use super::writer::{Journal, Now, Tail, Writer, begin_segment, beginning};
 use crate::store::OpenError;
 use crate::store::disk::{Disk, DiskFile};
+
+/// Space is given back in blocks of this size.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Up to where the index has applied the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +49,9 @@ pub(crate) fn is_unused<D: Disk>(disk: &D) -> Result<bool, OpenError> {
         return Ok(true);
     }
     remove_leftovers(disk)?;
-    match disk.list(JOURNAL_DIRECTORY)?.as_slice() {
+    let mut files = disk.list(JOURNAL_DIRECTORY)?;
+    files.retain(|file| file.name != HEAD_FILE);
+    match files.as_slice() {
         [] => Ok(true),
         [only] if only.name == "00000001.seg" && only.size_bytes > u64::from(SEGMENT_HEADER_BYTES) => {
             let bytes = read(disk, 1, u32::try_from(only.size_bytes).unwrap_or(u32::MAX))?;
@@ -55,22 +61,27 @@ pub(crate) fn is_unused<D: Disk>(disk: &D) -> Result<bool, OpenError> {
     }
 }
 
-/// Makes the first segment of a new journal.
+/// Makes the head and the first segment of a new journal.
 pub(crate) fn create<D: Disk>(journal: &mut Journal<D>) -> Result<(), OpenError> {
     journal.disk.create_directory(JOURNAL_DIRECTORY)?;
     journal.disk.sync_directory("")?;
+    head::create(&journal.disk, journal.directory)?;
     let spare = make_now(&journal.disk, "first", u64::from(journal.segment_bytes))?;
     begin_segment(journal, spare, beginning(), 0, |_, _| {})?;
     Ok(())
 }
 
 /// Opens a journal; `applied` is what the index says. Errors leave the segments as they are.
-pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -> Result<Opened<D>, OpenError> {
+pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Result<Opened<D>, OpenError> {
     remove_leftovers(&journal.disk)?;
     let headers = read_headers(&journal)?;
     let last = *headers.last().ok_or_else(|| missing(1))?;
-    if applied.is_some_and(|applied| applied.end.segment > last.number) {
+    let named = head::read(&journal.disk, journal.directory)?;
+    if named > last.number || applied.is_some_and(|applied| applied.end.segment > last.number) {
         return Err(missing(last.number + 1));
+    }
+    if named + 1 < last.number {
+        return Err(head::behind(named, last.number));
     }
     let first_scanned = applied.map_or(1, |applied| applied.end.segment.max(1));
     let mut scan = Scan { applied, ..Scan::default() };
@@ -87,6 +98,11 @@ pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -
     let changes_above = has_changes(&bytes, synced, tail);
     let running_ms = scan.last.running_ms.max(last.running_ms);
     let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
+    // What a kill left may be in memory only: the name of the last segment, which is used from here on, and the head,
+    // even if it says so already. Before another segment is made, because the head is one behind at most.
+    journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
+    head::record(&journal.disk, journal.directory, last.number)?;
+    let (disk, segment_bytes) = (journal.disk.clone(), journal.segment_bytes);
     let writer = if clean && !changes_above {
         go_on_in_place(journal, &bytes, synced, tail)?
     } else {
@@ -96,8 +112,13 @@ pub(crate) fn open<D: Disk>(mut journal: Journal<D>, applied: Option<Applied>) -
             accepted = tail.offset - synced.offset,
             "the journal was not closed: what is whole behind the last sync is written again"
         );
-        write_again(&mut journal, &bytes, synced, tail, running_ms)?.finish(journal, last_now)?
+        write_again(journal, &bytes, synced, tail, last_now)?
     };
+    // Of the one before too: a kill may have come between the ending and this.
+    release_rest(&disk, last.previous_end, segment_bytes);
+    if writer.end().segment > last.number {
+        release_rest(&disk, synced.position(), segment_bytes);
+    }
     Ok(Opened { end: writer.end(), writer, index_agrees: applied.is_none() || scan.applied_found, last: last_now })
 }
 
@@ -138,6 +159,9 @@ impl Scan {
 fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, OpenError> {
     let mut headers: Vec<SegmentHeader> = Vec::new();
     for file in journal.disk.list(JOURNAL_DIRECTORY)? {
+        if file.name == HEAD_FILE {
+            continue;
+        }
         let Some(number) = segment_number(&file.name) else {
             tracing::warn!(file = file.name, "a file in the journal's directory that is no segment; left alone");
             continue;
@@ -322,34 +346,17 @@ fn go_on_in_place<D: Disk>(
     Ok(Writer::new(journal, file, tail))
 }
 
-/// A segment that was written by recovery and is not marked yet.
-struct Rewritten<F> {
-    file: F,
-    tail: Tail,
-}
-
-impl<D: DiskFile> Rewritten<D> {
-    fn finish<K: Disk<File = D>>(self, journal: Journal<K>, now: Now) -> Result<Writer<K>, OpenError> {
-        let mut bytes = Vec::new();
-        let mut tail = self.tail;
-        let watermark = Watermark { synced: tail.position(), running_ms: now.running_ms, wall_ms: now.wall_ms };
-        push(&mut bytes, &mut tail, &Body::Watermark(watermark));
-        self.file.write_at(u64::from(self.tail.offset), &bytes)?;
-        self.file.sync()?;
-        Ok(Writer::new(journal, self.file, tail))
-    }
-}
-
 /// Writes what was accepted above the watermark into a new segment, which ends the old one at the watermark. The
 /// packets keep their LSNs. Markers at the very end say nothing that is still of use and are left out, so that the
-/// rest always fits.
+/// rest always fits. The marker of the new segment is written with it: a segment has its name only after all of that
+/// was synced, so whoever can read the marker may believe it, and a kill from there on costs no other segment.
 fn write_again<D: Disk>(
-    journal: &mut Journal<D>,
+    mut journal: Journal<D>,
     bytes: &[u8],
     synced: Tail,
     tail: Tail,
-    running_ms: u64,
-) -> Result<Rewritten<D::File>, OpenError> {
+    now: Now,
+) -> Result<Writer<D>, OpenError> {
     let mut accepted = Vec::new();
     let mut cursor = synced;
     while cursor.offset < tail.offset {
@@ -362,12 +369,36 @@ fn write_again<D: Disk>(
         accepted.pop();
     }
     let spare = make_now(&journal.disk, "recovered", u64::from(journal.segment_bytes))?;
-    let (file, tail) = begin_segment(journal, spare, synced, running_ms, |out, tail| {
+    let (file, tail) = begin_segment(&mut journal, spare, synced, now.running_ms, |out, tail| {
         for packet in &accepted {
             push(out, tail, &Body::Again(packet));
         }
+        let Now { running_ms, wall_ms } = now;
+        push(out, tail, &Body::Watermark(Watermark { synced: tail.position(), running_ms, wall_ms }));
     })?;
-    Ok(Rewritten { file, tail })
+    Ok(Writer::new(journal, file, tail))
+}
+
+/// Gives the space of the zeros at the end of a closed segment back, which a kill would cost otherwise: the file reads
+/// as before. What stands between its end and the zeros is a torn tail; it counts for nothing, and is left for whoever
+/// wants to know what was cut. Where the file system cannot do it, the space stays taken.
+fn release_rest<D: Disk>(disk: &D, end: Position, segment_bytes: u32) {
+    if end.segment == 0 {
+        return;
+    }
+    let released = disk.open(&segment_path(end.segment)).and_then(|file| {
+        let mut rest = vec![0; offset(segment_bytes.saturating_sub(end.offset))];
+        file.read_at(u64::from(end.offset), &mut rest)?;
+        let zeros_from = u64::from(end.offset).saturating_add(used_bytes(&rest) as u64);
+        let from = zeros_from.next_multiple_of(BLOCK_BYTES);
+        match u64::from(segment_bytes).saturating_sub(from) {
+            0 => Ok(()),
+            bytes => file.release(from, bytes),
+        }
+    });
+    if let Err(error) = released {
+        tracing::debug!("the rest of a closed segment stays taken: {error}");
+    }
 }
 
 fn push(out: &mut Vec<u8>, tail: &mut Tail, body: &Body<'_>) {

@@ -15,7 +15,7 @@ use crate::store::disk::{Disk as _, DiskErrorKind};
 use crate::store::{Change, Effect, Mark, OpenError};
 
 const SEGMENT_BYTES: u32 = 4096;
-const NOW: Now = Now { running_ms: 5, wall_ms: 7 };
+pub(super) const NOW: Now = Now { running_ms: 5, wall_ms: 7 };
 
 pub(crate) fn user(text: &str) -> UserId {
     UserId::new(text).unwrap()
@@ -42,7 +42,7 @@ pub(crate) fn message(seq: u64, body: &str) -> Change {
     effect(group(1), seq, 1, "49", Event::Message { body: body.as_bytes().into() })
 }
 
-fn journal(disk: &SimulatedDisk) -> Journal<SimulatedDisk> {
+pub(super) fn journal(disk: &SimulatedDisk) -> Journal<SimulatedDisk> {
     let mut salt = 0x5a17_0000;
     let salts = Box::new(move || {
         salt += 1;
@@ -51,18 +51,18 @@ fn journal(disk: &SimulatedDisk) -> Journal<SimulatedDisk> {
     Journal { disk: disk.clone(), directory: [9; 16], segment_bytes: SEGMENT_BYTES, salts }
 }
 
-fn new_disk() -> SimulatedDisk {
+pub(super) fn new_disk() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     recovery::create(&mut journal(&disk)).unwrap();
     disk
 }
 
-fn open(disk: &SimulatedDisk) -> Result<Opened<SimulatedDisk>, OpenError> {
+pub(super) fn open(disk: &SimulatedDisk) -> Result<Opened<SimulatedDisk>, OpenError> {
     recovery::open(journal(disk), None)
 }
 
 /// The seqs of all effects in the journal, as a reader sees them.
-fn seqs(disk: &SimulatedDisk, end: Position) -> Vec<u64> {
+pub(super) fn seqs(disk: &SimulatedDisk, end: Position) -> Vec<u64> {
     let mut seqs = Vec::new();
     let mut last = 0;
     let start = Position { segment: 1, offset: SEGMENT_HEADER_BYTES };
@@ -79,17 +79,17 @@ fn seqs(disk: &SimulatedDisk, end: Position) -> Vec<u64> {
     seqs
 }
 
-fn recovered(disk: &SimulatedDisk) -> Vec<u64> {
+pub(super) fn recovered(disk: &SimulatedDisk) -> Vec<u64> {
     let end = open(disk).map(|opened| opened.end).unwrap();
     seqs(disk, end)
 }
 
-fn append(writer: &mut Writer<SimulatedDisk>, seqs: std::ops::RangeInclusive<u64>) -> Vec<Placed> {
+pub(super) fn append(writer: &mut Writer<SimulatedDisk>, seqs: std::ops::RangeInclusive<u64>) -> Vec<Placed> {
     let changes: Vec<Change> = seqs.map(|seq| message(seq, "hello")).collect();
     writer.append_batch(&changes, NOW).unwrap()
 }
 
-fn up_to(last: u64) -> Vec<u64> {
+pub(super) fn up_to(last: u64) -> Vec<u64> {
     (1..=last).collect()
 }
 
@@ -188,6 +188,38 @@ fn recovery_twice_is_recovery_once() {
     assert_eq!(open(&disk).unwrap().end, first);
     assert_eq!(disk.content(&segment_path(2)), content);
     assert_eq!(seqs(&disk, first), up_to(3));
+}
+
+#[test]
+fn recovery_gives_the_zeros_of_the_ended_segment_back_and_changes_no_byte_of_it() {
+    const LARGE: u32 = 16 * SEGMENT_BYTES;
+    let large = |disk: &SimulatedDisk| Journal { segment_bytes: LARGE, ..journal(disk) };
+    let disk = SimulatedDisk::new();
+    recovery::create(&mut large(&disk)).unwrap();
+    let mut opened = recovery::open(large(&disk), None).unwrap();
+    append(&mut opened.writer, 1..=3);
+    // Not what the disk left of a write, but as far behind.
+    let torn = opened.writer.end().offset as usize + 2 * SEGMENT_BYTES as usize;
+    disk.tamper(&segment_path(1), |content| content[torn] = 1);
+    let before = disk.content(&segment_path(1));
+    for nth in 1.. {
+        let cut = disk.fork();
+        cut.kill();
+        let operations = cut.operations();
+        cut.fail(nth, Fault::Once);
+        let whole = recovery::open(large(&cut), None).is_ok();
+        assert_eq!(cut.content(&segment_path(1)), before, "the torn tail is left for whoever looks");
+        cut.kill();
+        let end = recovery::open(large(&cut), None).unwrap().end;
+        assert_eq!(cut.content(&segment_path(1)), before);
+        // Whichever start it was: the one that ended the segment, or the one after a kill in between.
+        let rest_min = u64::from(LARGE) - 4 * u64::from(SEGMENT_BYTES);
+        assert!(cut.released_bytes() >= u64::from(end.segment - 1) * rest_min, "operation {nth}");
+        assert!((2..=3).contains(&end.segment));
+        if whole && cut.operations() - operations < nth {
+            break;
+        }
+    }
 }
 
 #[test]
@@ -411,7 +443,7 @@ fn what_a_failed_sync_left_in_memory_is_synced_again_before_it_counts() {
     assert_eq!(recovered(&disk), accepted, "what one start showed, the next one shows too");
 }
 
-fn three_segments() -> SimulatedDisk {
+pub(super) fn three_segments() -> SimulatedDisk {
     let disk = new_disk();
     let mut opened = open(&disk).unwrap();
     let mut seq = 0;
@@ -423,7 +455,7 @@ fn three_segments() -> SimulatedDisk {
     disk
 }
 
-fn refusal(disk: &SimulatedDisk) -> (String, String) {
+pub(super) fn refusal(disk: &SimulatedDisk) -> (String, String) {
     match open(disk).err().unwrap() {
         OpenError::Corrupt { file, reason, .. } => (file, reason),
         error => panic!("{error}"),

@@ -1,5 +1,6 @@
 //! Appending: group commit, markers, and rolling from one segment to the next.
 
+use super::head;
 use super::packet::{Body, Position, WATERMARK_BYTES, Watermark, encode, padded};
 use super::segment::{DirectoryId, JOURNAL_DIRECTORY, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::spare::{Spare, make_now};
@@ -227,8 +228,9 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Turns a spare into the segment behind `previous`, with the packets that `fill` encodes, and makes content and name
-/// durable, in this order: a name must never show a segment without a header.
+/// Turns a spare into the segment behind `previous`, with the packets that `fill` encodes, and makes content, name and
+/// the head durable, in this order: a name must never show a segment without a header, nor the head a segment that a
+/// power cut can still take.
 pub(crate) fn begin_segment<D: Disk>(
     journal: &mut Journal<D>,
     spare: Spare<D::File>,
@@ -254,6 +256,7 @@ pub(crate) fn begin_segment<D: Disk>(
     spare.file.sync()?;
     journal.disk.rename(&spare.path, &segment_path(number))?;
     journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
+    head::record(&journal.disk, journal.directory, number)?;
     Ok((spare.file, tail))
 }
 

@@ -202,6 +202,8 @@ impl<D: Disk> Parts<D> {
     /// Reads what the directory is, or makes it.
     fn format(&mut self) -> Result<Format, OpenError> {
         if let Some(format) = directory::read_format(&self.disk)? {
+            // After a kill in the first start its name may be in memory only.
+            self.disk.sync_directory("")?;
             return Ok(format);
         }
         if !log::recovery::is_unused(&self.disk)? {

@@ -184,6 +184,27 @@ fn what_was_reported_durable_survives_a_power_cut_with_or_without_the_index() {
 }
 
 #[test]
+fn what_is_acknowledged_after_a_kill_in_a_first_start_survives_the_power_cut_that_follows() {
+    for nth in 1.. {
+        let disk = SimulatedDisk::new();
+        disk.fail(nth, Fault::FromThenOn);
+        let format = parts(&disk, &MemoryHome::default()).format();
+        disk.kill();
+        let mut storage = Waiting::simulated(&disk, &MemoryHome::default());
+        fill(&mut storage, 3);
+        let before = storage.answers();
+        let cut = disk.fork();
+        cut.crash(|_| false);
+        drop(storage);
+        let mut storage = Waiting::simulated(&cut, &MemoryHome::default());
+        assert_eq!(storage.answers(), before, "operation {nth}");
+        if format.is_ok() {
+            break;
+        }
+    }
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_acknowledged_and_it_is_said() {
     let disk = SimulatedDisk::new();
     let mut storage = Waiting::simulated(&disk, &MemoryHome::default());
