@@ -9,8 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use byteorder::{BigEndian, ByteOrder};
-
+use crate::codec::Reader;
 use crate::limits::{HEADER_BYTES, OUTPUT_PIECE_BYTES};
 
 /// A large frame that several connections get, and how many of them still have to.
@@ -121,7 +120,7 @@ impl Outbox {
         if let Some(Chunk::Own(first)) = self.chunks.front_mut() {
             let mut end = 0;
             while end < self.written {
-                let body_bytes = first.get(end + 8..end + 12).map_or(0, BigEndian::read_u32);
+                let body_bytes = Reader::new(&first[end + 8..]).u32().expect("a chunk is made of whole frames");
                 end += HEADER_BYTES + usize::try_from(body_bytes).expect("a frame fits memory");
             }
             freed += first.len() - end;
