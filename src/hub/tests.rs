@@ -11,7 +11,10 @@ mod durability;
 mod hello;
 mod history;
 mod invariants;
+mod keeping;
 mod leave;
+mod limits;
 mod model;
 mod operations;
+
 mod world;
