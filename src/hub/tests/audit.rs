@@ -80,8 +80,14 @@ impl Audit {
             next += 1;
         }
         assert!(next <= head + 1, "no page goes beyond the head");
-        if next == head + 1 && self.attached && self.places.get(&asked.group) == Some(&Place::Behind) {
-            self.places.insert(asked.group, Place::Live(next));
+        if next <= head || !self.attached {
+            return;
+        }
+        match self.places.get_mut(&asked.group) {
+            Some(place @ Place::Behind) => *place = Place::Live(next),
+            // A page may bring what was about to be missing: the connection had fallen behind and was not told yet.
+            Some(Place::Live(at)) if asked.seq <= *at => *at = next.max(*at),
+            Some(Place::Live(_) | Place::Over) | None => {}
         }
     }
 
