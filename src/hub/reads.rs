@@ -37,9 +37,8 @@ pub(super) struct HistoryJob {
     entries_left: usize,
     bytes_left: usize,
     done: Vec<GroupHistory>,
-    /// The parts in `done` that reached their group's head, each with its first seq and the one behind it. Their groups
-    /// stay loaded.
-    reached: Vec<(usize, u64, u64)>,
+    /// The parts in `done` that reached their group's head, each with the seq behind it. Their groups stay loaded.
+    reached: Vec<(usize, u64)>,
     /// Whether an entry was taken: the first one may be larger than the page.
     begun: bool,
 }
@@ -123,8 +122,8 @@ impl Hub {
             return self.enqueue(at.group, Task::History(job));
         }
         let HistoryJob { caller, mut done, reached, .. } = *job;
-        for (part, from, next) in reached {
-            self.finish_reached(&caller, &mut done[part], from, next);
+        for (part, next) in reached {
+            self.finish_reached(&caller, &mut done[part], next);
         }
         self.answer(caller.connection, caller.request_id, &Reply::HistoryPage { groups: done });
     }
@@ -201,7 +200,7 @@ impl Hub {
         let (head, floor) = (group.durable_head, group.floor);
         job.done.push(GroupHistory { group: id, outcome: HistoryOutcome::Entries { head, floor, entries } });
         if next > head {
-            job.reached.push((job.done.len() - 1, from, next));
+            job.reached.push((job.done.len() - 1, next));
             self.loaded_group(id).expect("it was just read").reads += 1;
         }
         self.continue_history(job);
@@ -209,11 +208,11 @@ impl Hub {
 
     /// The page goes out now: a part that reached the head makes its group live. If the head has moved on while other
     /// groups were read, the part says so instead, for an entry that is pushed before its page would leave a gap.
-    fn finish_reached(&mut self, caller: &Caller, part: &mut GroupHistory, from: u64, next: u64) {
+    fn finish_reached(&mut self, caller: &Caller, part: &mut GroupHistory, next: u64) {
         let Some(group) = self.loaded_group(part.group) else { unreachable!("a group of a page stays loaded") };
         group.reads -= 1;
         if group.durable_head < next {
-            self.make_live(caller.connection, part.group, from);
+            self.make_live(caller.connection, part.group);
         } else if group.durable.has(&caller.user)
             && let HistoryOutcome::Entries { head, .. } = &mut part.outcome
         {
@@ -228,21 +227,16 @@ impl Hub {
     }
 
     /// The connection has everything of the group up to the head: from here on entries are pushed as they come. Not if
-    /// the group packet is still owed to it, which comes before any entry; nor if the page began behind the place at
-    /// which it fell behind, for of the entries between it has not heard.
-    fn make_live(&mut self, key: ConnectionKey, id: GroupId, page_from: u64) {
+    /// the group packet is still owed to it, which comes before any entry; nor if it has not been told yet that
+    /// it is behind: it cannot know that this page, asked for before and from anywhere, closes a gap.
+    fn make_live(&mut self, key: ConnectionKey, id: GroupId) {
         let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
             return;
         };
         if !matches!(session.presence, Presence::Attached) {
             return;
         }
-        let closes_the_gap = match session.behind.get(&id) {
-            Some(Behind::Told) => true,
-            Some(Behind::Owed { from }) => page_from <= *from,
-            Some(Behind::Untold { .. } | Behind::Gone { .. }) | None => false,
-        };
-        if closes_the_gap {
+        if matches!(session.behind.get(&id), Some(Behind::Told)) {
             session.behind.remove(&id);
             if let Some(group) = self.loaded_group(id) {
                 group.live.push(key);
