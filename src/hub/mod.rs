@@ -375,10 +375,11 @@ impl Hub {
         }
     }
 
-    /// Closes a connection that does not read: what waits is dropped, for it would never be taken.
+    /// Closes a connection that does not read: what waits is dropped, for it would never be taken, but for the
+    /// rest of a frame that was begun.
     fn cut(&mut self, key: ConnectionKey, waiting: usize) {
         let Some(connection) = self.connections.find_mut(key) else { return };
-        self.output_bytes -= connection.outbox.clear();
+        self.output_bytes -= connection.outbox.clear_unbegun();
         self.close_with(key, ErrorCode::Slow, waiting as u64, "output was not read fast enough");
     }
 

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::limits::HEADER_BYTES;
+
 /// A chunk that has so many bytes takes no further frame. What was written of a chunk is freed with its last byte, so
 /// this bounds what an outbox that never becomes empty holds beyond what waits.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -97,6 +99,38 @@ impl Outbox {
     /// Forgets everything. Returns what [`Outbox::consume`] would.
     pub(super) fn clear(&mut self) -> usize {
         self.consume(self.bytes)
+    }
+
+    /// Forgets everything but the rest of the frame that was begun: behind a part of one no other could be read.
+    /// Returns what [`Outbox::consume`] would.
+    pub(super) fn clear_unbegun(&mut self) -> usize {
+        if self.written == 0 {
+            return self.clear();
+        }
+        let Some(mut begun) = self.chunks.pop_front() else { unreachable!("what was begun is there") };
+        let kept = match &mut begun {
+            Chunk::Shared(frame) => frame.len(),
+            Chunk::Own(frames) => {
+                let mut end = 0;
+                while end < self.written {
+                    let length = frames[end + 8..end + 12].try_into().map(u32::from_be_bytes);
+                    end += HEADER_BYTES + length.map_or(0, |length| length as usize);
+                }
+                end
+            }
+        };
+        let mut freed = begun.bytes().len() - kept;
+        if let Chunk::Own(frames) = &mut begun {
+            frames.truncate(kept);
+        }
+        freed += self.chunks.drain(..).map(|chunk| freed_by(&chunk)).sum::<usize>();
+        self.bytes = kept - self.written;
+        self.chunks.push_front(begun);
+        if self.bytes == 0 {
+            freed += self.chunks.pop_front().map_or(0, |chunk| freed_by(&chunk));
+            *self = Self::default();
+        }
+        freed
     }
 
     /// Asserts the invariant. Returns the bytes of memory of its own frames, and notes the shared ones by address.
