@@ -16,5 +16,5 @@ mod leave;
 mod limits;
 mod model;
 mod operations;
-
+mod property;
 mod world;

@@ -48,8 +48,9 @@ impl Audit {
         }
     }
 
-    pub(super) fn unanswered(&self) -> usize {
-        self.asked.len()
+    /// How the group stands on the connection, for messages.
+    pub(super) fn place(&self, group: GroupId) -> String {
+        format!("{:?}", self.places.get(&group))
     }
 
     pub(super) fn replied(&mut self, request_id: u32, reply: &Reply) {
