@@ -250,7 +250,8 @@ impl Hub {
     }
 
     /// The connection has everything of the group up to the head: from here on entries are pushed as they come. Not if
-    /// the group packet is still owed to it, which comes before any entry.
+    /// the group packet is still owed to it, which comes before any entry; nor if it has not been told yet that it is
+    /// behind: it cannot know that this page, asked for before and from anywhere, closes a gap.
     pub(super) fn make_live(&mut self, key: ConnectionKey, id: GroupId) {
         let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
             return;
@@ -258,7 +259,7 @@ impl Hub {
         if !matches!(session.presence, Presence::Attached) {
             return;
         }
-        if matches!(session.behind.get(&id), Some(Behind::Owed { .. } | Behind::Told)) {
+        if session.behind.get(&id) == Some(&Behind::Told) {
             session.behind.remove(&id);
             self.add_live(id, key);
         }

@@ -48,8 +48,9 @@ impl Audit {
         }
     }
 
-    pub(super) fn unanswered(&self) -> usize {
-        self.asked.len()
+    /// How the group stands on the connection, for messages.
+    pub(super) fn place(&self, group: GroupId) -> String {
+        format!("{:?}", self.places.get(&group))
     }
 
     pub(super) fn replied(&mut self, request_id: u32, reply: &Reply) {
@@ -80,8 +81,14 @@ impl Audit {
             next += 1;
         }
         assert!(next <= head + 1, "no page goes beyond the head");
-        if next == head + 1 && self.attached && self.places.get(&asked.group) == Some(&Place::Behind) {
-            self.places.insert(asked.group, Place::Live(next));
+        if next <= head || !self.attached {
+            return;
+        }
+        match self.places.get_mut(&asked.group) {
+            Some(place @ Place::Behind) => *place = Place::Live(next),
+            // A page may bring what was about to be missing: the connection had fallen behind and was not told yet.
+            Some(Place::Live(at)) if asked.seq <= *at => *at = next.max(*at),
+            Some(Place::Live(_) | Place::Over) | None => {}
         }
     }
 

@@ -268,3 +268,22 @@ fn a_slow_reader_falls_behind_alone_is_told_and_ends_with_the_whole_log() {
         assert_eq!(seqs, (2..=42).collect::<Vec<_>>());
     }
 }
+
+/// A page of the newest entries does not hide that the reader has fallen behind before them.
+#[test]
+fn who_falls_behind_and_reads_the_end_of_the_log_is_still_told_what_is_missing() {
+    let mut world = World::new();
+    let (alice, bob) = (world.online("alice", "phone"), world.online("bob", "phone"));
+    let group = world.create(alice, "", &["bob"]).group;
+    world.packet(bob);
+    world.set_reading(bob, Reading::Nothing);
+    for _ in 0..40 {
+        world.send(alice, group, &[7; 5_000]);
+    }
+    let id = world.ask(bob, &history_request(&[(group, 41)], 0, 0));
+    world.set_reading(bob, Reading::Chunks(4_096));
+    let Reply::HistoryPage { .. } = world.reply(bob, id) else { panic!() };
+    let pushes = world.pushes(bob);
+    let Some(Push::Behind { from, head: 41, .. }) = pushes.last() else { panic!("a silent gap") };
+    assert_eq!(*from, pushes.len() as u64 + 1);
+}

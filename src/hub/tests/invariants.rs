@@ -86,6 +86,9 @@ impl Hub {
             Window::Loaded(remembered) => remembered.counted_bytes,
             Window::Loading { .. } => 0,
         });
+        let loading = self.groups.values().filter(|slot| slot.group.is_none()).count()
+            + self.windows.values().filter(|window| matches!(window, Window::Loading { .. })).count();
+        assert_eq!(self.loads, loading, "loads under way");
         assert_eq!(self.cache.bytes, groups.sum::<usize>() + windows.sum::<usize>(), "the cache counts what is loaded");
     }
 

@@ -165,7 +165,6 @@ impl World {
             }
             while let Some(key) = self.hub.poll_resumed() {
                 busy = true;
-                assert!(self.hub.connections.find(key).is_none() || self.hub.wants_bytes(key) || self.is_closing(key));
                 self.hub.handle_resumed(key, self.now);
             }
             for _ in 0..self.hub.dirty_count() {
