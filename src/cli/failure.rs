@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     Told { exit: Exit, name: &'static str, message: String },
     /// Whoever read the output is gone: nothing to tell, nobody to tell it to.
     OutputClosed,
+    /// A signal ended it early; whoever sent that knows.
+    Interrupted { signal: u8 },
     /// A change was made, and whoever asked for it was not told on standard output.
     Undelivered(Box<Undelivered>),
 }
@@ -56,6 +58,8 @@ impl Failure {
     pub(crate) fn report(self, format: Format) -> ExitCode {
         match self {
             Self::OutputClosed => ExitCode::SUCCESS,
+            // As a shell names a process that a signal ended.
+            Self::Interrupted { signal } => ExitCode::from(128 | signal),
             Self::Told { exit, name, message } => {
                 match format {
                     Format::Json => {
