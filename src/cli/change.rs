@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use roundtable::ids::{GroupId, OperationId, UserId};
-use roundtable::limits::BODY_BYTES_MAX;
+use roundtable::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX_LIST};
 use roundtable::wire::Changed;
+use serde_json::Value;
 
 use super::connect::IdentityArgs;
-use super::failure::Failure;
+use super::failure::{Failure, Format, Undelivered, notice, tell};
 use super::output::Output;
 use super::{json, text};
 
@@ -39,7 +40,8 @@ pub(crate) struct Create {
     /// The title, at most 256 bytes
     #[arg(long, default_value = "")]
     title: String,
-    /// Take members from a file, one a line; `-` is standard input
+    /// Take members from a file, one a line; white space around a name and empty lines do not count; `-` is standard
+    /// input
     #[arg(long, value_name = "FILE|-")]
     members_from: Option<PathBuf>,
     /// The members, besides yourself
@@ -49,20 +51,32 @@ pub(crate) struct Create {
 
 impl Create {
     pub(crate) fn run(mut self, output: &mut Output) -> Result<(), Failure> {
+        self.gather(output.format())?;
+        let mut client = self.identity.connect()?;
+        let operation = self.operation.id();
+        let created = client.create_with(operation, &self.title, &self.members)?;
+        // The id alone on standard output, so that `GROUP=$(roundtable create …)` works.
+        deliver(output, operation, ("group", created.group.to_string()), json::created(&created))?;
+        if output.format() == Format::Human && io::stderr().is_terminal() {
+            let noun = if created.members == 1 { "member" } else { "members" };
+            tell(&format!(
+                "{} {noun}; {} have it already, {} get it when they connect",
+                created.members, created.pushed, created.queued
+            ));
+        }
+        Ok(())
+    }
+
+    /// The members from wherever they are to come.
+    fn gather(&mut self, format: Format) -> Result<(), Failure> {
+        for member in self.members.iter().filter(|member| member.as_str().contains(',')) {
+            let name = text::escape(member.as_str());
+            notice(format, &format!("`{name}` is one user, comma and all: members are separated by spaces"));
+        }
         if let Some(path) = &self.members_from {
             self.members.extend(members_from(path)?);
         } else if self.members.is_empty() && io::stdin().is_terminal() {
             self.members = ask_for_members()?;
-        }
-        let mut client = self.identity.connect()?;
-        let created = client.create_with(self.operation.id(), &self.title, &self.members)?;
-        // The id alone on standard output, so that `GROUP=$(roundtable create …)` works.
-        output.line(|_| created.group.to_string(), || json::created(&created))?;
-        if output.format() == super::failure::Format::Human && io::stderr().is_terminal() {
-            eprintln!(
-                "{} members; {} have it already, {} get it when they connect",
-                created.members, created.pushed, created.queued
-            );
         }
         Ok(())
     }
@@ -88,8 +102,9 @@ impl Send {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
         let body = if self.text == "-" { body_from_stdin()? } else { self.text.into_bytes() };
         let mut client = self.identity.connect()?;
-        let changed = client.send_with(self.operation.id(), self.group, body)?;
-        print(output, &changed)
+        let operation = self.operation.id();
+        let changed = client.send_with(operation, self.group, body)?;
+        print(output, operation, &changed)
     }
 }
 
@@ -108,14 +123,29 @@ pub(crate) struct Leave {
 impl Leave {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
         let mut client = self.identity.connect()?;
-        let changed = client.leave_with(self.operation.id(), self.group)?;
-        print(output, &changed)
+        let operation = self.operation.id();
+        let changed = client.leave_with(operation, self.group)?;
+        print(output, operation, &changed)
     }
 }
 
-fn print(output: &mut Output, changed: &Changed) -> Result<(), Failure> {
-    output.line(|_| changed.seq.to_string(), || json::changed(changed))?;
-    Ok(())
+fn print(output: &mut Output, operation: OperationId, changed: &Changed) -> Result<(), Failure> {
+    deliver(output, operation, ("seq", changed.seq.to_string()), json::changed(changed))
+}
+
+/// Prints what a change brought. It is made by now: if the result cannot be printed, it must not look as if nothing
+/// had happened, and must not be lost.
+fn deliver(
+    output: &mut Output,
+    operation: OperationId,
+    (name, human): (&str, String),
+    result: Value,
+) -> Result<(), Failure> {
+    let printed = output.line(|_| human.clone(), || result.clone()).and_then(|()| output.flush());
+    printed.map_err(|cause| {
+        let shown = format!("{name} {human}");
+        Failure::Undelivered(Box::new(Undelivered { operation, shown, result, cause }))
+    })
 }
 
 /// One byte more than a message may have is enough to know that it is too long.
@@ -134,15 +164,34 @@ fn body_from_stdin() -> Result<Vec<u8>, Failure> {
 }
 
 fn members_from(path: &std::path::Path) -> Result<Vec<UserId>, Failure> {
-    let name = path.display();
+    let name = path.display().to_string();
     let unreadable = |error: io::Error| Failure::usage(format!("cannot read the members from {name}: {error}"));
     let text = if path.as_os_str() == "-" {
-        io::read_to_string(io::stdin()).map_err(unreadable)?
+        read_list(io::stdin().lock())
     } else {
-        std::fs::read_to_string(path).map_err(unreadable)?
+        std::fs::File::open(path).and_then(read_list)
     };
-    // Any text is a legal id, spaces included: a line is taken as it stands.
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
+    members_of(&text.map_err(unreadable)?, &name)
+}
+
+/// Reads a text of at most what one request can carry: `/dev/zero` is no list of members.
+fn read_list(source: impl Read) -> io::Result<String> {
+    let limit = u64::try_from(FRAME_BYTES_MAX_LIST).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    let mut source = source.take(limit.saturating_add(1));
+    source.read_to_string(&mut text)?;
+    if text.len() > FRAME_BYTES_MAX_LIST {
+        let message = format!("it has more than the {FRAME_BYTES_MAX_LIST} bytes that a request may have");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
+}
+
+/// One member a line. Any text is a legal id, spaces inside of it included; what editors and other systems put around
+/// lines is none of it.
+fn members_of(text: &str, name: &str) -> Result<Vec<UserId>, Failure> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     lines
         .map(|(index, line)| {
             UserId::new(line).map_err(|error| Failure::usage(format!("{name}, line {}: {error}", index + 1)))
@@ -155,9 +204,59 @@ fn ask_for_members() -> Result<Vec<UserId>, Failure> {
     write!(terminal, "Who else is in it? Names, separated by spaces or commas: ")?;
     terminal.flush()?;
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(|error| Failure::usage(error.to_string()))?;
-    let names = line.split([' ', ',', '\t', '\n', '\r']).filter(|name| !name.is_empty());
+    let count = io::stdin().lock().read_line(&mut line).map_err(|error| Failure::usage(error.to_string()))?;
+    if count == 0 {
+        // Nobody pressed return: what follows begins a line of its own.
+        tell("");
+    }
+    members_answered(&line)
+}
+
+fn members_answered(line: &str) -> Result<Vec<UserId>, Failure> {
+    let names: Vec<&str> =
+        line.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err(Failure::usage(
+            "no members named: say who else is in it; a group of one is made with `--members-from /dev/null`",
+        ));
+    }
     names
+        .into_iter()
         .map(|name| UserId::new(name).map_err(|error| Failure::usage(format!("{}: {error}", text::escape(name)))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(names: &[&str]) -> Vec<UserId> {
+        names.iter().map(|name| UserId::new(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn no_answer_to_the_question_makes_no_group() {
+        for empty in ["", "\n", " , \r\n"] {
+            assert!(
+                members_answered(empty).is_err_and(|failure| format!("{failure:?}").contains("USAGE")),
+                "{empty:?}"
+            );
+        }
+        assert_eq!(members_answered("bob, carol\n").unwrap(), ids(&["bob", "carol"]));
+    }
+
+    #[test]
+    fn what_editors_put_around_lines_is_not_part_of_a_name() {
+        let text = "\u{feff}bob\r\n\r\n\t Ms. Carol \r\n\ndave";
+        assert_eq!(members_of(text, "-").unwrap(), ids(&["bob", "Ms. Carol", "dave"]));
+        let long = format!("bob\n\n{}", "x".repeat(65));
+        assert!(members_of(&long, "names").is_err_and(|failure| format!("{failure:?}").contains("line 3")));
+    }
+
+    #[test]
+    fn a_list_of_members_has_an_end() {
+        let at_limit = vec![b'\n'; FRAME_BYTES_MAX_LIST];
+        assert!(read_list(&at_limit[..]).is_ok());
+        assert!(read_list(io::repeat(0)).is_err());
+    }
 }

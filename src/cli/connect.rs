@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
 use clap::Args;
 use roundtable::client::{Client, ClientError, ConnectOptions};
 use roundtable::config::{CLUSTER_DEFAULT, DATA_DEFAULT, LISTEN_DEFAULT};
@@ -22,8 +23,31 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Args, Clone)]
 pub(crate) struct ServerArgs {
     /// The server
-    #[arg(long, value_name = "HOST:PORT", env = "ROUNDTABLE_SERVER", default_value = LISTEN_DEFAULT)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "ROUNDTABLE_SERVER",
+        default_value = LISTEN_DEFAULT,
+        value_parser = server_address
+    )]
     pub(crate) server: String,
+}
+
+/// A name or an address, and a port. Whether there is such a host is found out on connecting.
+fn server_address(text: &str) -> Result<String, String> {
+    let example = format!("say HOST:PORT, as {LISTEN_DEFAULT}");
+    match text.rsplit_once(':') {
+        None | Some((_, "")) => Err(format!("the port is missing: {example}")),
+        Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+            Err(format!("an address with colons stands in brackets, with a port behind them: {example} or [::1]:7400"))
+        }
+        Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => {
+            Err(format!("the port is missing: {example}"))
+        }
+        Some(("", _)) => Err(format!("the host is missing: {example}")),
+        Some((_, port)) if port.parse::<u16>().is_err() => Err(format!("`{port}` is no port: {example}")),
+        Some(_) => Ok(text.to_owned()),
+    }
 }
 
 /// Where tokens come from.
@@ -58,9 +82,21 @@ impl IdentityArgs {
         self.open(self.token(Role::User, None, TTL_SHORT)?, None)
     }
 
-    /// Connects as the user's device, to stay.
-    pub(crate) fn connect_to_stay(&self, device: DeviceId) -> Result<Client, Failure> {
-        self.open(self.token(Role::User, None, TTL_LONG)?, Some(device))
+    /// Connects as the user's device, to stay: the one that was asked for, or else the token's, or else `own`.
+    pub(crate) fn connect_to_stay(&self, asked: Option<&DeviceId>, own: DeviceId) -> Result<Client, Failure> {
+        let token = self.token(Role::User, None, TTL_LONG)?;
+        let device = match (asked, device_unverified(&token)) {
+            (Some(asked), Some(claimed)) if *asked != claimed => {
+                return Err(Failure::usage(format!(
+                    "the token is for the device {}, not for {}: leave --device away, or get another token",
+                    claimed.as_str(),
+                    asked.as_str()
+                )));
+            }
+            (Some(device), _) => device.clone(),
+            (None, claimed) => claimed.unwrap_or(own),
+        };
+        self.open(token, Some(device))
     }
 
     /// Connects as an operator; the name matters to nobody.
@@ -71,7 +107,8 @@ impl IdentityArgs {
     fn open(&self, token: String, device: Option<DeviceId>) -> Result<Client, Failure> {
         let mut options = ConnectOptions::new(&self.server.server, token);
         options.timeout = TIMEOUT;
-        options.device = device.unwrap_or(options.device);
+        // A token for one device is refused from any other.
+        options.device = device.or_else(|| device_unverified(&options.token)).unwrap_or(options.device);
         Client::connect(options).map_err(Failure::from)
     }
 
@@ -128,6 +165,14 @@ impl IdentityArgs {
         let error = addresses.iter().find_map(|address| TcpStream::connect_timeout(address, TIMEOUT).err())?;
         Some(ClientError::Connect { server: self.server.server.clone(), error }.into())
     }
+}
+
+/// The device that a token is for, by its own word: nothing is checked, and the server checks all.
+fn device_unverified(token: &str) -> Option<DeviceId> {
+    let payload = token.split('.').nth(1)?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    DeviceId::new(claims.get("device")?.as_str()?).ok()
 }
 
 fn no_key(key: &KeyArgs, error: &impl std::fmt::Display, user: &UserId) -> Failure {

@@ -4,6 +4,8 @@
 
 mod stage;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -13,8 +15,9 @@ use roundtable::ids::{GroupId, UserId};
 use roundtable::limits::HEADER_BYTES;
 use roundtable::wire::{Created, GroupPacket, GroupShown, Header, Kind, LogEntry};
 use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::output::{Output, entry_line, names};
 use stage::{Stage, await_ready, broken, expect_same, next, unexpected};
 
@@ -29,17 +32,51 @@ pub(crate) struct Demo {}
 impl Demo {
     #[allow(clippy::unused_self)] // every command has this shape
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let began = Instant::now();
-        let mut stage = Stage::open()?;
-        let mut online = open_scene(&stage, output)?;
-        let created = create(&mut online, output)?;
-        talk(created.group, &mut online, output)?;
-        let missed = MESSAGES.len();
-        late_comer(&stage, created.group, missed, output)?;
-        let before = remember(&mut online[0], created.group)?;
-        drop(online);
-        crash(&mut stage, created.group, &before, output)?;
-        close_scene(&created, before.1.len(), began.elapsed(), output)
+        let interrupt = Interrupt::catch()?;
+        let outcome = play(&interrupt, output);
+        // The stage is gone by now, with its server and its directory. What an interrupted step says is no news.
+        interrupt.check().and(outcome)
+    }
+}
+
+fn play(interrupt: &Interrupt, output: &mut Output) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut stage = Stage::open()?;
+    interrupt.check()?;
+    let mut online = open_scene(&stage, output)?;
+    interrupt.check()?;
+    let created = create(&mut online, output)?;
+    interrupt.check()?;
+    talk(created.group, &mut online, output)?;
+    interrupt.check()?;
+    late_comer(&stage, created.group, MESSAGES.len(), output)?;
+    interrupt.check()?;
+    let before = remember(&mut online[0], created.group)?;
+    drop(online);
+    crash(&mut stage, created.group, &before, output)?;
+    close_scene(&created, before.1.len(), began.elapsed(), output)
+}
+
+/// Signals that ask for the end. The demo takes its directory away before it follows them, between two steps.
+struct Interrupt {
+    signal: Arc<AtomicUsize>,
+}
+
+impl Interrupt {
+    fn catch() -> Result<Self, Failure> {
+        let signal = Arc::new(AtomicUsize::new(0));
+        for (number, value) in [(SIGHUP, 1), (SIGINT, 2), (SIGTERM, 15)] {
+            signal_hook::flag::register_usize(number, Arc::clone(&signal), value)
+                .map_err(|error| Failure::new(Exit::Refused, "SIGNALS", error.to_string()))?;
+        }
+        Ok(Self { signal })
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        match u8::try_from(self.signal.load(Ordering::Relaxed)) {
+            Ok(signal @ 1..) => Err(Failure::Interrupted { signal }),
+            _ => Ok(()),
+        }
     }
 }
 

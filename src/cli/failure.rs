@@ -1,12 +1,13 @@
 //! Why a command did not do what it was asked, as one line on standard error and as an exit code.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use roundtable::client::ClientError;
+use roundtable::client::{ClientError, SessionError};
+use roundtable::ids::OperationId;
 use roundtable::wire::{ErrorBody, ErrorCode};
 
-use crate::cli::text::escape;
+use crate::cli::text::{escape, json_line};
 
 /// Exit codes, as they stand in the README. 0 is success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,21 @@ pub(crate) enum Failure {
     Told { exit: Exit, name: &'static str, message: String },
     /// Whoever read the output is gone: nothing to tell, nobody to tell it to.
     OutputClosed,
+    /// A signal ended it early; whoever sent that knows.
+    Interrupted { signal: u8 },
+    /// A change was made, and whoever asked for it was not told on standard output.
+    Undelivered(Box<Undelivered>),
+}
+
+/// What was done, and why it could not be said.
+#[derive(Debug)]
+pub(crate) struct Undelivered {
+    pub(crate) operation: OperationId,
+    /// The result for people: what it is, then the value.
+    pub(crate) shown: String,
+    /// The result for programs.
+    pub(crate) result: serde_json::Value,
+    pub(crate) cause: io::Error,
 }
 
 impl Failure {
@@ -42,14 +58,48 @@ impl Failure {
     pub(crate) fn report(self, format: Format) -> ExitCode {
         match self {
             Self::OutputClosed => ExitCode::SUCCESS,
+            // As a shell names a process that a signal ended.
+            Self::Interrupted { signal } => ExitCode::from(128 | signal),
             Self::Told { exit, name, message } => {
                 match format {
-                    Format::Json => eprintln!("{}", serde_json::json!({"error": name, "message": message})),
-                    Format::Human => eprintln!("{} {}", error_word(), escape(&message)),
+                    Format::Json => {
+                        tell(&json_line(&serde_json::json!({"error": name, "message": message})));
+                    }
+                    Format::Human => tell(&format!("{} {}", error_word(), escape(&message))),
                 }
                 ExitCode::from(exit as u8)
             }
+            Self::Undelivered(undelivered) => {
+                let Undelivered { operation, shown, result, cause } = *undelivered;
+                let message = format!(
+                    "it was done ({shown}), but the result cannot be written to standard output ({cause}): saying the \
+                     same again with --operation-id {operation} prints it and never does it twice"
+                );
+                match format {
+                    Format::Json => tell(&json_line(&serde_json::json!({
+                        "error": "UNDELIVERED",
+                        "message": message,
+                        "operation_id": operation.to_string(),
+                        "result": result,
+                    }))),
+                    Format::Human => tell(&format!("{} {}", error_word(), escape(&message))),
+                }
+                ExitCode::from(Exit::OutcomeUnknown as u8)
+            }
         }
+    }
+}
+
+/// One line on standard error. Where that cannot be written either, there is nobody left to tell.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Something that is worth knowing and stops nothing.
+pub(crate) fn notice(format: Format, text: &str) {
+    match format {
+        Format::Human => tell(text),
+        Format::Json => tell(&json_line(&serde_json::json!({"notice": text}))),
     }
 }
 
@@ -94,9 +144,9 @@ impl From<ClientError> for Failure {
             ClientError::Closed { reason: None } => Self::new(
                 Exit::NoConnection,
                 "CLOSED",
-                "the server closed the connection: is it stopping? try again, or look into its log",
+                "the connection to the server broke: try again, or look into the server's log",
             ),
-            ClientError::TimedOut => {
+            ClientError::TimedOut | ClientError::Protocol(SessionError::Silent) => {
                 Self::new(Exit::NoConnection, "TIMED_OUT", "the server did not answer in time: look into its log")
             }
             ClientError::OutcomeUnknown { operation, .. } => Self::new(
@@ -119,17 +169,20 @@ impl From<ClientError> for Failure {
 
 /// A refusal of the server, with what can be done about it.
 fn refused(body: &ErrorBody) -> Failure {
-    let hint = ErrorCode::from_number(body.code).and_then(hint);
-    let message = match hint {
-        Some(hint) if body.message.is_empty() => hint.to_owned(),
-        Some(hint) => format!("{}: {hint}", body.message),
-        None if body.message.is_empty() => body.name().to_owned(),
-        None => body.message.clone(),
+    let message = match ErrorCode::from_number(body.code) {
+        // Here the server's own words carry a number.
+        Some(ErrorCode::Truncated) => format!("{}: read on from the floor with --from", body.message),
+        code => match code.and_then(instead) {
+            Some(sentence) => sentence.to_owned(),
+            None if body.message.is_empty() => body.name().to_owned(),
+            None => body.message.clone(),
+        },
     };
     Failure::new(Exit::Refused, body.name(), message)
 }
 
-fn hint(code: ErrorCode) -> Option<&'static str> {
+/// What is said in place of the server's words: the same, and what can be done about it here.
+fn instead(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::NotFound => {
             "there is no such group, or you are not in it; `roundtable groups --as USER` lists those of a user"
@@ -146,7 +199,6 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::UnknownKind => "this server does not serve that",
         ErrorCode::TooMany => "the server has too many connections; try again later",
         ErrorCode::GoingAway => "the server is stopping; try again when it is back",
-        ErrorCode::Truncated => "older entries are deleted; read on from the floor with --from",
         _ => return None,
     })
 }

@@ -28,8 +28,8 @@ use output::Output;
     version,
     max_term_width = 100,
     after_help = "Begin with:\n  roundtable demo     a group's whole life, on a throw-away server\n  \
-                  roundtable serve    a server on 127.0.0.1:7400\n\nExit codes: 0 done, 1 refused by the server, 2 wrong \
-                  usage, 3 cannot connect, 4 data damaged, 5 outcome unknown, 6 the server cannot start."
+                  roundtable serve    a server on 127.0.0.1:7400\n\nExit codes: 0 done, 1 refused, 2 wrong usage, 3 cannot \
+                  connect, 4 data damaged, 5 outcome unknown or not delivered, 6 the server cannot start."
 )]
 struct Cli {
     /// Print one JSON object a line

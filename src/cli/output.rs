@@ -10,7 +10,7 @@ use roundtable::wire::{GroupPacket, GroupSummary, LogEntry};
 use serde_json::Value;
 
 use super::failure::Format;
-use super::text::{body, escape, time};
+use super::text::{body, escape, json_line, time};
 
 /// Members that are listed on a line before the rest is counted.
 const MEMBERS_SHOWN_MAX: usize = 12;
@@ -40,7 +40,7 @@ impl Output {
     ) -> io::Result<()> {
         match self.format {
             Format::Human => writeln!(self.out, "{}", human(&Paint { coloured: self.coloured })),
-            Format::Json => writeln!(self.out, "{}", json()),
+            Format::Json => writeln!(self.out, "{}", json_line(&json())),
         }
     }
 
@@ -182,9 +182,10 @@ fn since(paint: &Paint, joined: u64) -> String {
 pub(crate) fn summary_line(paint: &Paint, summary: &GroupSummary) -> String {
     let unread = summary.head.saturating_sub(summary.received);
     format!(
-        "{}  {:>5} members  head {:>6}  {:>6} new  {}  {}",
+        "{}  {:>5} {:<7}  head {:>6}  {:>6} new  {}  {}",
         summary.group,
         summary.members,
+        if summary.members == 1 { "member" } else { "members" },
         summary.head,
         unread,
         paint.faint(&time(summary.last_at_ms)),

@@ -52,8 +52,13 @@ impl Serve {
         };
         let server = Server::start(options).map_err(|error| cannot_start(&error))?;
         let address = server.local_address().to_string();
-        output.line(|_| format!("listening on {address}"), || json!({"listening": address}))?;
-        output.flush()?;
+        let announced = output
+            .line(|_| format!("listening on {address}"), || json!({"listening": address}))
+            .and_then(|()| output.flush());
+        if let Err(error) = announced {
+            // Whoever started it may have closed the pipe: the server is for its clients.
+            tracing::warn!("listening on {address}; standard output cannot be written: {error}");
+        }
         server.run().map_err(|error| Failure::new(Exit::NoStart, "STOPPED", error))
     }
 

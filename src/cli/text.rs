@@ -23,6 +23,23 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// An object as one line of JSON that is fit for a terminal too: what [`escape`] would escape, and JSON itself leaves as
+/// it is, becomes `\\uXXXX`. Such characters stand inside of strings only, so it is the same object.
+pub(crate) fn json_line(object: &serde_json::Value) -> String {
+    let plain = object.to_string();
+    let mut out = String::with_capacity(plain.len());
+    for character in plain.chars() {
+        if character.is_control() || is_deceptive(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
 /// Format characters that show nothing themselves but change how their neighbours are read.
 fn is_deceptive(character: char) -> bool {
     matches!(u32::from(character),
@@ -95,6 +112,14 @@ mod tests {
         assert_eq!(escape("a\u{202e}b\u{2066}c\u{200b}d\u{feff}"), "a\\u{202e}b\\u{2066}c\\u{200b}d\\u{feff}");
         assert_eq!(escape("\\u{1b}"), "\\\\u{1b}", "what was escaped can be told from what was typed");
         assert_eq!(escape("\u{e0041}\u{2028}\u{61c}"), "\\u{e0041}\\u{2028}\\u{61c}");
+    }
+
+    #[test]
+    fn json_cannot_drive_the_terminal_and_means_the_same() {
+        let object = serde_json::json!({"body": "a\u{9b}1m\u{7f}\u{202e}\u{e0041}\n\u{1b}\"\\ Алиса"});
+        let line = json_line(&object);
+        assert_eq!(line, r#"{"body":"a\u009b1m\u007f\u202e\udb40\udc41\n\u001b\"\\ Алиса"}"#);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), object);
     }
 
     #[test]

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use roundtable::client::{Client, Event};
+use roundtable::client::{Client, ClientError, Event};
 use roundtable::ids::{DeviceId, GroupId};
-use roundtable::wire::Mark;
+use roundtable::limits::CONNECTIONS_PER_USER_MAX;
+use roundtable::wire::{ErrorCode, Mark};
 
 use super::connect::IdentityArgs;
-use super::failure::{Exit, Failure, Format};
+use super::failure::{Exit, Failure, Format, notice, tell};
 use super::json;
 use super::output::{Output, event_line};
-use super::text::escape;
+use super::text::{escape, json_line};
 
 /// How long a wait may last until it is looked whether an interrupt came between two waits.
 const WAIT: Duration = Duration::from_millis(500);
@@ -24,11 +25,15 @@ const BATCH_MAX: usize = 256;
 /// Print group packets and entries as they come, since what you received last
 #[derive(Args)]
 #[command(after_help = "Examples:\n  roundtable watch --as bob\n  roundtable watch --as bob --json --count 2\n\nSays \
-                        `ready` on standard error once all that was missed has been printed or asked for.")]
+                        `ready` on standard error once all that was missed has been printed or asked for.\n\nBegins \
+                        with what you have received last, on whatever device: marks are per user. A line is \
+                        acknowledged after it was printed, so after a crash some come twice, and none is lost. It \
+                        does not reconnect yet.")]
 pub(crate) struct Watch {
     #[command(flatten)]
     identity: IdentityArgs,
-    /// The device; the newest connection of one takes the older one's place [default: one of this process alone]
+    /// The device; the newest connection of one takes the older one's place [default: the token's, or else one
+    /// of this process alone]
     #[arg(long, value_parser = DeviceId::new)]
     device: Option<DeviceId>,
     /// Exit after so many lines, once they are acknowledged
@@ -43,86 +48,118 @@ impl Watch {
             signal_hook::flag::register(signal, Arc::clone(&stopped))
                 .map_err(|error| Failure::new(Exit::Refused, "SIGNALS", error.to_string()))?;
         }
-        let mut client = self.identity.connect_to_stay(self.device())?;
+        let mut client = self.identity.connect_to_stay(self.device.as_ref(), device_of_process())?;
         client.attach_marks()?;
-        let mut left = self.count.unwrap_or(u64::MAX);
-        while left > 0 && !stopped.load(Ordering::Relaxed) {
-            let Some(first) = client.next_event(Some(WAIT))? else { continue };
-            let marks = print_batch(&mut client, output, first, &mut left)?;
+        let mut watching = Watching { client, left: self.count.unwrap_or(u64::MAX), server_stops: false };
+        watching.follow(output, &stopped)
+    }
+}
+
+/// Two `watch` of one user do not push each other out, unless they are told to be the same device.
+fn device_of_process() -> DeviceId {
+    DeviceId::new(&format!("watch-{}", std::process::id())).expect("a number makes a short name")
+}
+
+/// A `watch` that is connected.
+struct Watching {
+    client: Client,
+    /// Lines that are still to be printed.
+    left: u64,
+    /// Whether the server has said that it is about to stop.
+    server_stops: bool,
+}
+
+impl Watching {
+    fn follow(&mut self, output: &mut Output, stopped: &AtomicBool) -> Result<(), Failure> {
+        while self.left > 0 && !stopped.load(Ordering::Relaxed) {
+            let Some(first) = self.next_event(WAIT)? else { continue };
+            let marks = self.print_batch(output, first)?;
             if !marks.is_empty() {
-                client.acknowledge(&marks)?;
+                self.client.acknowledge(&marks).map_err(|error| self.ended(error))?;
             }
         }
         // The pong comes after the marks were taken.
-        client.ping()?;
+        self.client.ping().map_err(|error| self.ended(error))?;
         Ok(())
     }
 
-    /// Two `watch` of one user do not push each other out, unless they are told to be the same device.
-    fn device(&self) -> DeviceId {
-        self.device.clone().unwrap_or_else(|| {
-            DeviceId::new(&format!("watch-{}", std::process::id())).expect("a number makes a short name")
-        })
+    fn next_event(&mut self, wait: Duration) -> Result<Option<Event>, Failure> {
+        self.client.next_event(Some(wait)).map_err(|error| self.ended(error))
     }
-}
 
-/// Prints an event and those that are there already, and gives what may be acknowledged: only what was printed.
-fn print_batch(client: &mut Client, output: &mut Output, first: Event, left: &mut u64) -> Result<Vec<Mark>, Failure> {
-    let mut marks: BTreeMap<GroupId, u64> = BTreeMap::new();
-    let mut next = Some(first);
-    let mut printed = 0;
-    while let Some(event) = next {
-        if print(client, output, &event)? {
-            *left -= 1;
-            printed += 1;
-        }
-        if let Some((group, seq)) = received(&event) {
-            let mark = marks.entry(group).or_insert(0);
-            *mark = seq.max(*mark);
-        }
-        let more = *left > 0 && printed < BATCH_MAX;
-        next = if more { client.next_event(Some(Duration::ZERO))? } else { None };
-    }
-    output.flush()?;
-    Ok(marks.into_iter().map(|(group, received)| Mark { group, received, read: 0 }).collect())
-}
-
-/// Prints an event; whether it was a line.
-fn print(client: &Client, output: &mut Output, event: &Event) -> Result<bool, Failure> {
-    match event {
-        Event::Ready => ready(client, output.format()),
-        Event::TakenOver => {
-            return Err(Failure::new(
+    /// A server that says that it stops and then closes does what it said.
+    fn ended(&self, error: ClientError) -> Failure {
+        match error {
+            ClientError::Closed { reason: None } if self.server_stops => Failure::new(
                 Exit::Refused,
-                "TAKEN_OVER",
-                "a newer connection of the same user and device took this one's place: give each its own --device",
-            ));
+                ErrorCode::GoingAway.name(),
+                "the server stopped: start `watch` again when it is back",
+            ),
+            error => error.into(),
         }
-        Event::GoingAway { within_ms } => notice(output.format(), &format!("the server stops within {within_ms} ms")),
-        Event::AuthenticateSoon { .. } => {
-            notice(output.format(), "the token expires soon: start `watch` again with a new one");
-        }
-        Event::Unreadable { group, error } => {
-            notice(output.format(), &format!("cannot read on in {group}: {}", escape(&error.message)));
-        }
-        _ => {}
     }
-    let Some(object) = json::event(event) else { return Ok(false) };
-    output.line(|paint| event_line(paint, event).unwrap_or_default(), || object)?;
-    Ok(true)
+
+    /// Prints an event and those that are there already, and gives what may be acknowledged: only what was printed. If
+    /// a line cannot be written, nothing of the batch is: what is said twice is better than what nobody saw.
+    fn print_batch(&mut self, output: &mut Output, first: Event) -> Result<Vec<Mark>, Failure> {
+        let mut marks: BTreeMap<GroupId, u64> = BTreeMap::new();
+        let mut next = Some(first);
+        let mut printed = 0;
+        while let Some(event) = next {
+            if self.print(output, &event)? {
+                self.left -= 1;
+                printed += 1;
+            }
+            if let Some((group, seq)) = received(&event) {
+                let mark = marks.entry(group).or_insert(0);
+                *mark = seq.max(*mark);
+            }
+            let more = self.left > 0 && printed < BATCH_MAX;
+            next = if more { self.next_event(Duration::ZERO)? } else { None };
+        }
+        Ok(marks.into_iter().map(|(group, received)| Mark { group, received, read: 0 }).collect())
+    }
+
+    /// Prints an event and flushes it; whether it was a line.
+    fn print(&mut self, output: &mut Output, event: &Event) -> Result<bool, Failure> {
+        match event {
+            Event::Ready => ready(&self.client, output.format()),
+            Event::TakenOver => return Err(taken_over()),
+            Event::GoingAway { within_ms } => {
+                self.server_stops = true;
+                notice(output.format(), &format!("the server stops within {within_ms} ms"));
+            }
+            Event::AuthenticateSoon { .. } => {
+                notice(output.format(), "the token expires soon: start `watch` again with a new one");
+            }
+            Event::Unreadable { group, error } => {
+                notice(output.format(), &format!("cannot read on in {group}: {}", escape(&error.message)));
+            }
+            _ => {}
+        }
+        let Some(object) = json::event(event) else { return Ok(false) };
+        output.line(|paint| event_line(paint, event).unwrap_or_default(), || object)?;
+        output.flush()?;
+        Ok(true)
+    }
+}
+
+/// The server does not say which of the two it was.
+fn taken_over() -> Failure {
+    Failure::new(
+        Exit::Refused,
+        ErrorCode::TakenOver.name(),
+        format!(
+            "a newer connection of the same user took this one's place: it is of the same device (give each its own \
+             --device), or the user has more than {CONNECTIONS_PER_USER_MAX} connections, of which the oldest gives way"
+        ),
+    )
 }
 
 fn ready(client: &Client, format: Format) {
     match format {
-        Format::Human => eprintln!("ready: watching as {}", escape(client.user().as_str())),
-        Format::Json => eprintln!("{}", serde_json::json!({"ready": true, "user": client.user().as_str()})),
-    }
-}
-
-fn notice(format: Format, text: &str) {
-    match format {
-        Format::Human => eprintln!("{text}"),
-        Format::Json => eprintln!("{}", serde_json::json!({"notice": text})),
+        Format::Human => tell(&format!("ready: watching as {}", escape(client.user().as_str()))),
+        Format::Json => tell(&json_line(&serde_json::json!({"ready": true, "user": client.user().as_str()}))),
     }
 }
 

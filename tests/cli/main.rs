@@ -2,4 +2,5 @@
 
 mod program;
 mod scenario;
+mod unwritable;
 mod wrong_use;

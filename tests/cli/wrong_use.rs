@@ -137,3 +137,37 @@ fn a_reader_that_goes_away_is_no_panic() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+#[test]
+fn a_server_without_a_port_is_said_to_lack_it() {
+    for wrong in ["localhost", "127.0.0.1:", "[::1]"] {
+        refused(2, "USAGE", &["the port is missing"], program, &["ping", "--server", wrong]);
+    }
+    refused(2, "USAGE", &["[::1]:7400"], program, &["ping", "--server", "fe80::1"]);
+    refused(2, "USAGE", &["no port"], program, &["ping", "--server", "localhost:99999"]);
+}
+
+#[test]
+fn a_token_of_one_device_is_used_as_that_device() {
+    let server = Server::start();
+    let token = server.run(&["token", "alice", "--device", "phone"]).stdout;
+    let token = token.trim_end();
+    assert_eq!(server.run(&["create", "bob", "--token", token, "--json"]).object()["members"], 2);
+    assert_eq!(server.run(&["watch", "--token", token, "--count", "1", "--json"]).objects().len(), 1);
+    let command = |arguments: &[&str]| server.command(arguments);
+    refused(2, "USAGE", &["phone", "laptop"], command, &["watch", "--token", token, "--device", "laptop"]);
+}
+
+#[test]
+fn refusals_say_a_thing_once() {
+    let server = Server::start();
+    let refused = server.run(&["show", "--as", "alice", NOBODYS_GROUP]).stderr;
+    assert_eq!(refused.matches("no such group").count(), 1, "{refused}");
+    let refused = server.run(&["groups", "--token", "garbage"]).stderr;
+    assert_eq!(refused.matches("accept").count(), 1, "{refused}");
+}
+
+#[test]
+fn members_from_a_device_without_an_end_are_refused() {
+    refused(2, "USAGE", &["1048576"], program, &["create", "--as", "alice", "--members-from", "/dev/zero"]);
+}
