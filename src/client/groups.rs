@@ -273,6 +273,13 @@ impl Groups {
             self.tell(Event::Truncated { group, floor: error.detail });
             return;
         }
+        if error.code == ErrorCode::NotFound.number() {
+            // Its user left before the answer was made: what was not told by then cannot be read any more.
+            let until = tracked.gone.unwrap_or(0);
+            self.forget(group);
+            self.tell(Event::Gone { group, until });
+            return;
+        }
         // Not asked for again by itself, or a damaged place would be asked for without end.
         tracked.head = tracked.next.saturating_sub(1);
         if tracked.gone.is_none() {

@@ -157,7 +157,6 @@ fn a_stop_is_told_refuses_what_is_new_and_finishes_what_was_begun() {
     world.hub.handle_stop(10_000, world.now);
     world.turn();
     assert_eq!(world.pushes(bob), [Push::GoingAway { within_ms: 10_000 }]);
-    assert_eq!(world.closed_with(bob), "GOING_AWAY");
     let send = world.send_request(group, b"after");
     let late = world.ask(alice, &send);
     assert!(!world.hub.is_drained());
@@ -165,6 +164,10 @@ fn a_stop_is_told_refuses_what_is_new_and_finishes_what_was_begun() {
     assert!(matches!(world.reply(alice, begun), Reply::Changed(..)), "what was begun is answered");
     assert!(world.find_reply(alice, late).is_none(), "nothing more is begun");
     assert_eq!(world.closed_with(alice), "GOING_AWAY");
+    assert_eq!(world.pushed_seqs(bob), [2]);
+    assert_eq!(world.closed_with(bob), "GOING_AWAY", "its mark waited for the entry before it");
+    world.advance(MARKS_DELAY_MS);
+    world.sync();
     assert_eq!(world.model.places[&(super::world::user("bob"), group)].received, 1, "marks are finished too");
     assert!(world.hub.is_drained());
 }

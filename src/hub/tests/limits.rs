@@ -15,7 +15,7 @@ fn with_long_log() -> (World, GroupId) {
     let alice = world.open("alice", "phone");
     let group = world.create(alice, "", &["bob"]).group;
     for _ in 0..4 {
-        world.send(alice, group, &[7; 60_000]);
+        world.send(alice, group, &vec![7; 60_000]);
     }
     (world, group)
 }

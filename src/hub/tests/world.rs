@@ -195,10 +195,6 @@ impl World {
         }
     }
 
-    fn is_closing(&self, key: ConnectionKey) -> bool {
-        self.hub.connections.find(key).is_some_and(|connection| connection.closing)
-    }
-
     fn submit(&mut self) -> bool {
         let mut busy = false;
         while let Some(request) = self.hub.poll_request() {
