@@ -67,7 +67,8 @@ impl LocalKey {
                 create(directory)?;
                 Self::open(directory)
             }
-            outcome => outcome,
+            // A start that was killed may have left the name in memory only.
+            outcome => outcome.and_then(|key| sync_names(directory).map(|()| key)),
         }
     }
 
@@ -112,8 +113,15 @@ fn create(directory: &Path) -> Result<(), KeyError> {
     write_synced(&unfinished, &generate()).map_err(failed(&unfinished))?;
     let path = directory.join(FILE);
     fs::rename(&unfinished, &path).map_err(failed(&path))?;
-    sync_directory(directory).map_err(failed(directory))?;
-    directory.parent().map_or(Ok(()), |parent| sync_directory(parent).map_err(failed(parent)))
+    sync_names(directory)
+}
+
+/// Makes the names of the key and of its directory durable.
+fn sync_names(directory: &Path) -> Result<(), KeyError> {
+    for path in [Some(directory), directory.parent()].into_iter().flatten() {
+        sync_directory(path).map_err(|error| KeyError::Io { path: path.to_owned(), error })?;
+    }
+    Ok(())
 }
 
 fn generate() -> Vec<u8> {

@@ -55,12 +55,14 @@ struct Taken {
 impl<D: Disk> JournalThread<D> {
     pub(super) fn new(writer: Writer<D>, links: Links) -> Self {
         let batch_at = Instant::now();
-        Self { writer, links, spare_wanted: false, committed_bytes: 0, credit_bytes: 0, batch_at }
+        let mut thread = Self { writer, links, spare_wanted: false, committed_bytes: 0, credit_bytes: 0, batch_at };
+        // Before the thread runs: whoever opened storage finds the first grant there, and refuses nothing for want of it.
+        thread.want_spare();
+        thread.grant();
+        thread
     }
 
     pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), String> {
-        self.want_spare();
-        self.grant();
         let outcome = self.turns(queue);
         // Everything that was synced is in the index thread's queue; this ends it.
         let _ = self.links.index.send(index::Message::Stop);

@@ -14,6 +14,7 @@ mod spare;
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -32,10 +33,13 @@ use super::indexer::Indexer;
 use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
 use super::{Event, OpenError, Request};
-use crate::limits::{INDEX_BACKLOG_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Room that the first grant is made of at least, if the disk has it.
+const START_ROOM_BYTES: u64 = 8 * PACKET_BYTES_MAX as u64;
 
 /// Where storage lives.
 #[derive(Clone, Debug)]
@@ -160,7 +164,7 @@ impl<D: Disk> Parts<D> {
         Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader }, wake))
     }
 
-    fn run(self, format: Format, opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {
+    fn run(self, format: Format, mut opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {
         let (event_sender, events) = mpsc::channel();
         let report = Report { events: event_sender, wake };
         let (commits, commit_queue) = mpsc::channel();
@@ -182,12 +186,33 @@ impl<D: Disk> Parts<D> {
             ready: commits.clone(),
             stopping: stopping.clone(),
         };
+        if opened.writer.room_bytes() < START_ROOM_BYTES {
+            // The rest of the last segment may be too little for one message. The first grant has to be enough, so the
+            // spare is made before anything is answered; on a full disk there is none, and changes are refused.
+            match spare.make() {
+                Ok(Some(made)) => opened.writer.put_spare(made),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("no room for the next segment, changes may be refused: {error}"),
+            }
+        }
         let index = index::IndexThread::new(start, self.home, format, opened.end, report.clone(), backlog.clone());
+        // Nobody would wait for commits in vain if its thread panicked.
+        let panicked = report.clone();
         let journal = journal::JournalThread::new(
             opened.writer,
             journal::Links { report, index: look_ups.clone(), spares, backlog, clock },
         );
-        spawn("journal", Box::new(move || journal.run(&commit_queue)));
+        spawn(
+            "journal",
+            Box::new(move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| journal.run(&commit_queue)));
+                ended.unwrap_or_else(|panic| {
+                    let message = format!("the journal's thread: {}", super::index::sled::panic_text(&*panic));
+                    panicked.say(Event::Failed { message: message.clone() });
+                    Err(message)
+                })
+            }),
+        );
         spawn("index", Box::new(move || index.run(&look_up_queue)));
         spawn(
             "spare",

@@ -55,7 +55,7 @@ impl<D: Disk> SpareThread<D> {
     }
 
     /// Makes one; nothing when storage stops meanwhile.
-    fn make(&self) -> Result<Option<Spare<D::File>>, String> {
+    pub(super) fn make(&self) -> Result<Option<Spare<D::File>>, String> {
         let needed = self.segment_bytes * (1 + RESERVE_SEGMENTS);
         let free = self.disk.free_bytes().map_err(|error| error.to_string())?;
         if free < needed {
