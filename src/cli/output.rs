@@ -7,6 +7,7 @@ use roundtable::client::Event as ClientEvent;
 use roundtable::group::{Entry, Event, Record, Succession};
 use roundtable::ids::{GroupId, UserId};
 use roundtable::wire::{GroupPacket, GroupSummary, LogEntry};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use super::failure::Format;
@@ -54,6 +55,13 @@ impl Output {
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    /// Whether whoever read a pipe is gone: what is written now, and what was not read yet, nobody sees.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let mut out = [PollFd::new(&self.out, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut out, Some(&now)).is_ok() && out[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 }
 

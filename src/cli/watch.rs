@@ -72,8 +72,12 @@ struct Watching {
 impl Watching {
     fn follow(&mut self, output: &mut Output, stopped: &AtomicBool) -> Result<(), Failure> {
         while self.left > 0 && !stopped.load(Ordering::Relaxed) {
-            let Some(first) = self.next_event(WAIT)? else { continue };
-            let marks = self.print_batch(output, first)?;
+            let first = self.next_event(WAIT)?;
+            let marks = first.map_or(Ok(Vec::new()), |first| self.print_batch(output, first))?;
+            if output.is_abandoned() {
+                // As other programs end whose reader is gone. What it may not have read is not acknowledged.
+                return Ok(());
+            }
             if !marks.is_empty() {
                 self.client.acknowledge(&marks).map_err(|error| self.ended(error))?;
             }

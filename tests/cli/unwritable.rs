@@ -87,3 +87,16 @@ fn a_server_whose_standard_output_is_closed_serves() {
     let _ = log.read_to_string(&mut String::new());
     assert_eq!(pong.code, 0, "{pong:?}");
 }
+
+#[test]
+fn watch_ends_by_itself_when_its_reader_is_gone() {
+    let server = Server::start();
+    server.run(&["create", "--as", "alice", "bob"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut child = server.command(&["watch", "--as", "bob"]).stdout(writer).spawn().expect("it runs");
+    let mut line = String::new();
+    BufReader::new(reader).read_line(&mut line).expect("the group packet");
+    assert!(line.contains("alice, bob"), "{line}");
+    // The reader was dropped with the line above; nothing is sent any more.
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
