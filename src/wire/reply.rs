@@ -1,16 +1,15 @@
 //! Replies: the bodies of what the server answers. The fields stand in the order in which they are written here; the
 //! layouts are in `docs/protocol.md`. Bytes behind the last known field are skipped.
 
+mod decode;
+
 use super::entry::LogEntry;
 use super::error::ErrorBody;
 use super::header::Kind;
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::group::{Member, Record};
+use crate::group::Record;
 use crate::ids::{GroupId, Role, UserId};
-use crate::limits::{
-    FRAME_BYTES_MAX_SERVER, GROUP_MEMBERS_MAX, HISTORY_ENTRIES_MAX, HISTORY_GROUPS_MAX, LIST_GROUPS_MAX,
-    TITLE_BYTES_MAX,
-};
+use crate::limits::HISTORY_GROUPS_MAX;
 
 /// Set in the flags of an answer that repeats an earlier one to the same operation id.
 const REPEATED: u8 = 0x01;
@@ -334,11 +333,11 @@ impl Reply {
         let mut reader = Reader::new(body);
         let r = &mut reader;
         Some(match kind {
-            Kind::Welcome => decode_welcome(r),
+            Kind::Welcome => decode::welcome(r),
             Kind::Attached => Ok(Self::Attached),
             Kind::Authenticated => r.u64().map(|expires_at_ms| Self::Authenticated { expires_at_ms }),
-            Kind::Pong => decode_pong(r),
-            Kind::Created => decode_created(r),
+            Kind::Pong => decode::pong(r),
+            Kind::Created => decode::created(r),
             Kind::AddDone
             | Kind::RemoveDone
             | Kind::LeaveDone
@@ -346,17 +345,17 @@ impl Reply {
             | Kind::TransferDone
             | Kind::DissolveDone
             | Kind::SendDone
-            | Kind::WhisperDone => decode_changed(r).map(|changed| Self::Changed(kind, changed)),
-            Kind::GroupShown => decode_shown(r),
-            Kind::GroupsListed => decode_listed(r),
+            | Kind::WhisperDone => decode::changed(r).map(|changed| Self::Changed(kind, changed)),
+            Kind::GroupShown => decode::shown(r),
+            Kind::GroupsListed => decode::listed(r),
             Kind::HistoryPage => {
-                r.list(HISTORY_GROUPS_MAX, 17, decode_history).map(|groups| Self::HistoryPage { groups })
+                r.list(HISTORY_GROUPS_MAX, 17, decode::history).map(|groups| Self::HistoryPage { groups })
             }
-            Kind::ReadersListed => decode_readers(r),
+            Kind::ReadersListed => decode::readers(r),
             Kind::FeedBegun => r.u64().map(|position| Self::FeedBegun { position }),
-            Kind::StatsListed => r.list(4096, 10, decode_stat).map(|stats| Self::StatsListed { stats }),
-            Kind::BackupDone => decode_backup(r),
-            Kind::ConnectionsListed => decode_connections(r),
+            Kind::StatsListed => r.list(4096, 10, decode::stat).map(|stats| Self::StatsListed { stats }),
+            Kind::BackupDone => decode::backup(r),
+            Kind::ConnectionsListed => decode::connections(r),
             Kind::KickDone => r.u32().map(|connections| Self::KickDone { connections }),
             Kind::Error => ErrorBody::decode(r).map(Self::Error),
             Kind::Hello
@@ -491,140 +490,4 @@ fn encode_connection(row: &ConnectionRow, writer: &mut Writer<'_>) {
     writer.u64(row.since_ms);
     writer.u64(row.output_bytes);
     writer.u32(row.behind);
-}
-
-fn decode_bool(r: &mut Reader<'_>) -> Result<bool, DecodeError> {
-    match r.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(DecodeError::BadValue),
-    }
-}
-
-fn decode_welcome(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    Ok(Reply::Welcome(Welcome {
-        version: r.u8()?,
-        connection: r.u64()?,
-        server_time_ms: r.u64()?,
-        heartbeat_s: r.u16()?,
-        features: r.u64()?,
-        user: r.user()?,
-        role: match r.u8()? {
-            0 => Role::User,
-            1 => Role::Service,
-            2 => Role::Operator,
-            _ => return Err(DecodeError::BadValue),
-        },
-        limits: Limits {
-            frame_bytes: r.u32()?,
-            list_frame_bytes: r.u32()?,
-            members: r.u32()?,
-            body_bytes: r.u32()?,
-            title_bytes: r.u32()?,
-            in_flight: r.u32()?,
-        },
-    }))
-}
-
-fn decode_pong(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    Ok(Reply::Pong { server_time_ms: r.u64()?, ready: decode_bool(r)? })
-}
-
-fn decode_created(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    Ok(Reply::Created(Created {
-        group: r.group()?,
-        seq: r.u64()?,
-        version: r.u64()?,
-        members: r.u32()?,
-        pushed: r.u32()?,
-        queued: r.u32()?,
-        repeated: r.u8()? & REPEATED != 0,
-    }))
-}
-
-fn decode_changed(r: &mut Reader<'_>) -> Result<Changed, DecodeError> {
-    Ok(Changed { group: r.group()?, seq: r.u64()?, version: r.u64()?, repeated: r.u8()? & REPEATED != 0 })
-}
-
-fn decode_shown(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    Ok(Reply::GroupShown(match r.u8()? {
-        0 => GroupShown::Unchanged { group: r.group()?, version: r.u64()? },
-        1 => {
-            let group = r.group()?;
-            let version = r.u64()?;
-            let head = r.u64()?;
-            let floor = r.u64()?;
-            let created_at_ms = r.u64()?;
-            let owner = r.user()?;
-            let creator = r.user()?;
-            let title = r.text(TITLE_BYTES_MAX)?.into();
-            let members = r.list(GROUP_MEMBERS_MAX, 10, |r| Ok(Member { user: r.user()?, joined: r.u64()? }))?;
-            let record = Record { group, title, owner, creator, created_at_ms, members, version, dissolved: false };
-            GroupShown::Record { head, floor, record }
-        }
-        _ => return Err(DecodeError::BadValue),
-    }))
-}
-
-fn decode_summary(r: &mut Reader<'_>) -> Result<GroupSummary, DecodeError> {
-    Ok(GroupSummary {
-        group: r.group()?,
-        title: r.text(TITLE_BYTES_MAX)?.to_owned(),
-        members: r.u32()?,
-        version: r.u64()?,
-        head: r.u64()?,
-        received: r.u64()?,
-        read: r.u64()?,
-        last_at_ms: r.u64()?,
-    })
-}
-
-fn decode_listed(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    Ok(Reply::GroupsListed { more: decode_bool(r)?, groups: r.list(LIST_GROUPS_MAX, 62, decode_summary)? })
-}
-
-fn decode_history(r: &mut Reader<'_>) -> Result<GroupHistory, DecodeError> {
-    let group = r.group()?;
-    let outcome = match r.u8()? {
-        0 => HistoryOutcome::Entries {
-            head: r.u64()?,
-            floor: r.u64()?,
-            entries: r.list(HISTORY_ENTRIES_MAX, 21, |r| {
-                LogEntry::decode(&mut Reader::new(r.bytes(FRAME_BYTES_MAX_SERVER)?))
-            })?,
-        },
-        1 => HistoryOutcome::Refused(ErrorBody::decode(r)?),
-        _ => return Err(DecodeError::BadValue),
-    };
-    Ok(GroupHistory { group, outcome })
-}
-
-fn decode_readers(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    let group = r.group()?;
-    let readers =
-        r.list(GROUP_MEMBERS_MAX, 18, |r| Ok(UserMarks { user: r.user()?, received: r.u64()?, read: r.u64()? }))?;
-    Ok(Reply::ReadersListed { group, readers })
-}
-
-fn decode_stat(r: &mut Reader<'_>) -> Result<Stat, DecodeError> {
-    Ok(Stat { name: r.text(256)?.to_owned(), value: r.u64()? })
-}
-
-fn decode_backup(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    Ok(Reply::BackupDone { files: r.u64()?, bytes: r.u64()? })
-}
-
-fn decode_connections(r: &mut Reader<'_>) -> Result<Reply, DecodeError> {
-    let more = decode_bool(r)?;
-    let connections = r.list(LIST_GROUPS_MAX, 30, |r| {
-        Ok(ConnectionRow {
-            connection: r.u64()?,
-            user: r.user_or_none()?,
-            device: r.user_or_none()?,
-            since_ms: r.u64()?,
-            output_bytes: r.u64()?,
-            behind: r.u32()?,
-        })
-    })?;
-    Ok(Reply::ConnectionsListed { more, connections })
 }
