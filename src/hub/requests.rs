@@ -220,7 +220,7 @@ impl Hub {
                 if self.attach(key, attach) {
                     self.answer(key, header.request_id, &Reply::Attached);
                 } else {
-                    self.close_with(key, ErrorCode::Protocol, 0, "an attach that is out of place, or names too many groups");
+                    self.close_with(key, ErrorCode::Protocol, 0, "an attach out of place, or of too many groups");
                 }
             }
             Request::Create { operation, title, members } => {
