@@ -111,11 +111,19 @@ fn bodies_read_back_and_take_the_bytes_that_are_counted() {
         Event::Whisper { to: members, body: vec![1; 65_536].into() },
     ];
     let mut changes: Vec<Change> = events.into_iter().map(|event| effect(group(3), 9, 9, "s", event)).collect();
+    if let Some(Change::Effect(by_service)) = changes.first().cloned().as_mut() {
+        by_service.principal = crate::ids::Principal::Service(b.clone());
+        by_service.entry.by = Some(b.clone());
+        changes.push(Change::Effect(by_service.clone()));
+    }
     changes.push(Change::Marks(vec![Mark { user: a, group: group(2), received: 7, read: 3 }; 5]));
     for change in &changes {
         let mut bytes = Vec::new();
         encode(&mut bytes, 1, 2, 3, &Body::Change(change));
         assert_eq!(bytes.len(), change_bytes(change));
+        let mut body = Vec::new();
+        crate::store::record::encode_change(&mut crate::codec::Writer::new(&mut body), change);
+        assert_eq!(body.len(), crate::store::record::change_body_bytes(change), "to the byte, padding aside");
         let content = Packet::decode(&bytes, 1).unwrap().content().unwrap();
         match (change, content) {
             (Change::Effect(written), Content::Effect(read)) => assert_eq!(*written, read),

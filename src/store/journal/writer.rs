@@ -4,7 +4,6 @@ use super::head;
 use super::packet::{Body, Position, WATERMARK_BYTES, Watermark, encode, padded};
 use super::segment::{DirectoryId, JOURNAL_DIRECTORY, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::spare::{Spare, make_now};
-use crate::codec;
 use crate::store::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::store::{Change, record};
 
@@ -186,6 +185,7 @@ impl<D: Disk> Writer<D> {
         }
         let (lsn, position) = (self.tail.next_lsn, self.tail.position());
         self.push(&Body::Change(change));
+        debug_assert_eq!((self.tail.offset - position.offset) as usize, bytes, "what was granted is what it takes");
         Ok(Placed { lsn, position, bytes: self.tail.offset - position.offset })
     }
 
@@ -272,7 +272,5 @@ pub(crate) fn beginning() -> Tail {
 
 /// Exactly the bytes that a change takes in the journal, header and padding included.
 pub(crate) fn change_bytes(change: &Change) -> usize {
-    let mut body = Vec::new();
-    record::encode_change(&mut codec::Writer::new(&mut body), change);
-    padded(body.len())
+    padded(record::change_body_bytes(change))
 }

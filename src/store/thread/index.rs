@@ -12,7 +12,7 @@ use crate::store::index::sled::panic_text;
 use crate::store::index::{IndexError, IndexHome};
 use crate::store::indexer::{FLUSH_BYTES, FoldError, Indexer};
 use crate::store::journal::{DirectoryId, JournalReader, Placed, Position};
-use crate::store::{Change, Event, Request, change_bytes};
+use crate::store::{Change, Event, Request};
 
 /// Quiet time after which what is folded is flushed, so that a next start has little to replay.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
@@ -98,7 +98,7 @@ impl<D: Disk> IndexThread<D> {
                         self.end = placed.end();
                     }
                     self.guarded(|thread| thread.fold(&packets, running_ms))?;
-                    let bytes = packets.iter().map(|(_, change)| change_bytes(change) as u64).sum();
+                    let bytes = packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum();
                     self.backlog.take(bytes);
                 }
                 Next::Message(Message::LookUp(request)) => {
