@@ -1,10 +1,9 @@
 //! Requests that only read: a group, the list of groups, history.
 
-use std::sync::Arc;
-
 use super::Hub;
 use super::changes::not_found;
 use super::connection::{Behind, ConnectionKey, Presence};
+use super::group::Ring;
 use super::task::{Caller, Task};
 use super::work::damaged;
 use crate::group::Entry;
@@ -60,6 +59,18 @@ impl HistoryJob {
         self.entries_left = self.entries_left.saturating_sub(1);
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
         true
+    }
+
+    /// Takes what the ring has from `next` on, as far as the page has room; gives the seq behind it.
+    fn take_ring(&mut self, ring: &Ring, mut next: u64, entries: &mut Vec<LogEntry>) -> u64 {
+        for entry in ring.from(next).into_iter().flatten() {
+            if !self.takes(entry) {
+                break;
+            }
+            next = entry.seq + 1;
+            entries.push(LogEntry::Shown((**entry).clone()));
+        }
+        next
     }
 }
 
@@ -134,7 +145,7 @@ impl Hub {
     /// pushed behind this page. What came while other groups were read is still put into it.
     fn answer_history(&mut self, mut job: HistoryJob) {
         let mut live = Vec::new();
-        for (part, mut next) in std::mem::take(&mut job.reached) {
+        for (part, next) in std::mem::take(&mut job.reached) {
             let id = job.done[part].group;
             let Some(group) = self.groups.get_mut(&id).and_then(|slot| slot.group.as_mut()) else {
                 unreachable!("a group that is read stays loaded")
@@ -144,13 +155,7 @@ impl Hub {
                 continue;
             }
             let mut late = Vec::new();
-            for entry in group.ring.from(next).into_iter().flatten() {
-                if !job.takes(entry) {
-                    break;
-                }
-                next = entry.seq + 1;
-                late.push(LogEntry::Shown((**entry).clone()));
-            }
+            let next = job.take_ring(&group.ring, next, &mut late);
             if let HistoryOutcome::Entries { head, entries, .. } = &mut job.done[part].outcome {
                 entries.extend(late);
                 *head = group.durable_head;
@@ -220,20 +225,14 @@ impl Hub {
         };
         let mut next = from;
         let mut entries = Vec::new();
-        for entry in read.into_iter().map(Arc::new).filter(|entry| entry.seq <= group.durable_head) {
-            if !job.takes(&entry) {
+        for entry in read {
+            if entry.seq > group.durable_head || !job.takes(&entry) {
                 break;
             }
             next = entry.seq + 1;
-            entries.push(LogEntry::Shown((*entry).clone()));
+            entries.push(LogEntry::Shown(entry));
         }
-        for entry in group.ring.from(next).into_iter().flatten() {
-            if !job.takes(entry) {
-                break;
-            }
-            next = entry.seq + 1;
-            entries.push(LogEntry::Shown((**entry).clone()));
-        }
+        let next = job.take_ring(&group.ring, next, &mut entries);
         let (head, floor) = (group.durable_head, group.floor);
         if next > head {
             group.reads += 1;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Hub;
-use super::connection::{Behind, ConnectionKey, Presence};
+use super::connection::{Behind, ConnectionKey, Connections, Presence};
 use super::outbox::SharedFrame;
 use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
@@ -130,9 +130,9 @@ impl Hub {
         let mut pushed = 0;
         for user in members {
             let before = takers.len();
-            for key in self.directory.connections(user).to_vec() {
-                if self.takes_packet(key, released.group) {
-                    takers.push(key);
+            for key in self.directory.connections(user) {
+                if takes_packet(&mut self.connections, *key, released.group) {
+                    takers.push(*key);
                 }
             }
             if takers.len() > before && *user != released.caller.user {
@@ -155,31 +155,9 @@ impl Hub {
         Push::GroupPacket(packet).encode_frame(&mut frame);
         self.fan_out(&takers, frame);
         self.counters.group_packets += takers.len() as u64;
-        for key in takers {
-            self.add_live(released.group, key);
-        }
-    }
-
-    /// Whether a connection takes the packet of a new group now; if not, what is owed to it is noted.
-    fn takes_packet(&mut self, key: ConnectionKey, group: GroupId) -> bool {
-        let Some(connection) = self.connections.find_mut(key) else { return false };
-        if connection.closing {
-            return false;
-        }
-        let has_room = connection.outbox.bytes() <= OUTPUT_BYTES_SOFT;
-        let Some(session) = connection.session_mut() else { return false };
-        match &mut session.presence {
-            Presence::Attached if has_room => true,
-            Presence::Attached => {
-                session.behind.insert(group, Behind::Untold { from: 2 });
-                session.notices.push_back(group);
-                false
-            }
-            Presence::Loading { late, .. } => {
-                late.insert(group);
-                false
-            }
-            Presence::Detached | Presence::Collecting(_) => false,
+        if let Some(group) = self.loaded_group(released.group) {
+            // Nobody was live before: until now the group was not there for anybody.
+            group.live = takers;
         }
     }
 
@@ -278,5 +256,28 @@ impl Hub {
         let before = connection.outbox.bytes();
         self.output_bytes += connection.outbox.append_shared(frame);
         self.after_append(key, before);
+    }
+}
+
+/// Whether a connection takes the packet of a new group now; if not, what is owed to it is noted.
+fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupId) -> bool {
+    let Some(connection) = connections.find_mut(key) else { return false };
+    if connection.closing {
+        return false;
+    }
+    let has_room = connection.outbox.bytes() <= OUTPUT_BYTES_SOFT;
+    let Some(session) = connection.session_mut() else { return false };
+    match &mut session.presence {
+        Presence::Attached if has_room => true,
+        Presence::Attached => {
+            session.behind.insert(group, Behind::Untold { from: 2 });
+            session.notices.push_back(group);
+            false
+        }
+        Presence::Loading { late, .. } => {
+            late.insert(group);
+            false
+        }
+        Presence::Detached | Presence::Collecting(_) => false,
     }
 }
