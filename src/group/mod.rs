@@ -9,7 +9,7 @@ mod rules;
 
 pub use entry::{Entry, Event, Succession};
 pub use record::{Member, Record};
-pub use rules::{Limit, Refusal, create, leave, send};
+pub use rules::{Act, Author, Authority, Decision, Limit, Refusal, create, decide};
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ use super::cache::Cached;
 use super::group::{Group, Slot};
 use super::operations::{Outcome, ParkedCreate, Remembered, Window};
 use super::release::{Release, Released};
-use super::task::{Act, Caller, OperationKey, Task};
-use crate::group::{self, Entry, Limit, Record, Refusal};
+use super::task::{Caller, OperationKey, Task};
+use crate::group::{self, Act, Author, Authority, Decision, Entry, Limit, Record, Refusal};
 use crate::ids::{GroupId, Principal};
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PENDING_BYTES_MAX, TITLE_BYTES_MAX};
 use crate::store::{Change, Effect, Operation, Request as StoreRequest};
@@ -31,7 +31,7 @@ impl Hub {
         if self.find_operation(&caller.principal, key).is_some() {
             return self.answer_known(&caller, key, Kind::Create);
         }
-        let entry = match group::create(&caller.user, title, members, None, self.now.wall_ms) {
+        let entry = match group::create(&self.author(&caller), title, members) {
             Ok(entry) => entry,
             Err(refusal) => return self.refuse(caller.connection, caller.request_id, refusal_body(refusal)),
         };
@@ -64,20 +64,27 @@ impl Hub {
             self.answer_known(&caller, key, kind);
             return Ok(());
         }
-        let at_ms = self.now.wall_ms;
+        let author = self.author(&caller);
         let Some(group) = self.loaded_group(id) else { unreachable!("work on a group begins when it is loaded") };
-        let decided = match act {
-            Act::Send { body } => group::send(&group.record, group.head, &caller.user, body, None, at_ms),
-            Act::Leave => group::leave(&group.record, group.head, &caller.user, None, at_ms),
-        };
-        match decided {
-            Ok(entry) => {
+        match group::decide(&group.record, group.head, &author, act) {
+            Ok(Decision::Entry(entry)) => {
                 let record = record_after(&group.record, &entry);
                 self.submit(caller, key, kind, id, record, entry, None);
+            }
+            Ok(Decision::Unchanged) => {
+                let version = group.record.version;
+                let done = kind.done().expect("changes of groups are answered by Changed");
+                let changed = Changed { group: id, seq: version, version, repeated: false };
+                self.answer_at(id, caller, Reply::Changed(done, changed));
             }
             Err(refusal) => self.refuse_at(id, caller, refusal_body(refusal)),
         }
         Ok(())
+    }
+
+    fn author(&self, caller: &Caller) -> Author {
+        let (sender, by) = (caller.user.clone(), caller.by.clone());
+        Author { sender, by, authority: Authority::Sender, at_ms: self.now.wall_ms }
     }
 
     /// Hands an effect to storage and lets the newest state of the group follow it. Says whether there was room.
@@ -127,12 +134,18 @@ impl Hub {
         true
     }
 
-    /// Refuses by the newest state: not before that state is durable, for the refusal tells of it.
+    /// Refuses by the newest state.
     pub(super) fn refuse_at(&mut self, id: GroupId, caller: Caller, error: ErrorBody) {
+        self.counters.refused += 1;
+        self.answer_at(id, caller, Reply::Error(error));
+    }
+
+    /// Answers by the newest state: not before that state is durable, for the answer tells of it.
+    fn answer_at(&mut self, id: GroupId, caller: Caller, reply: Reply) {
         let pending = self.loaded_group(id).filter(|group| group.pending > 0).map(|group| group.last_ticket);
         match pending {
-            Some(ticket) => self.releases.hold(ticket, Release::Refusal { caller, error }),
-            None => self.refuse(caller.connection, caller.request_id, error),
+            Some(ticket) => self.releases.hold(ticket, Release::Answer { caller, reply }),
+            None => self.answer(caller.connection, caller.request_id, &reply),
         }
     }
 
@@ -148,7 +161,9 @@ impl Hub {
             return match outcome {
                 // That the id is taken is not true before the operation that took it is durable.
                 Outcome::Pending { ticket, .. } => {
-                    self.releases.hold(ticket, Release::Refusal { caller: caller.clone(), error });
+                    self.counters.refused += 1;
+                    let (caller, reply) = (caller.clone(), Reply::Error(error));
+                    self.releases.hold(ticket, Release::Answer { caller, reply });
                 }
                 Outcome::Done(_) => self.refuse(caller.connection, caller.request_id, error),
             };
@@ -294,6 +309,10 @@ fn record_after(record: &Arc<Record>, entry: &Entry) -> Arc<Record> {
 pub(super) fn refusal_body(refusal: Refusal) -> ErrorBody {
     match refusal {
         Refusal::NotFound => not_found(),
+        Refusal::Forbidden => {
+            ErrorBody::new(ErrorCode::Forbidden, 0, "only the owner may do that; the owner itself goes by leaving")
+        }
+        Refusal::NotAMember => ErrorBody::new(ErrorCode::NotAMember, 0, "somebody who is named is not a member"),
         Refusal::Limit(limit) => {
             let (max, message) = match limit {
                 Limit::Members => (GROUP_MEMBERS_MAX, "members: a group has at most 10,000"),

@@ -11,7 +11,7 @@ use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
 use crate::limits::{FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT};
 use crate::store::{Operation, Ticket};
-use crate::wire::{Changed, Created, ErrorBody, GroupPacket, Kind, Push, Reply};
+use crate::wire::{Changed, Created, GroupPacket, Kind, Push, Reply};
 
 /// What happens once a ticket is durable.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub(super) enum Release {
     Effect(Box<Released>),
     /// Marks are on disk.
     Marks,
-    /// A refusal that was computed from what was not durable yet.
-    Refusal { caller: Caller, error: ErrorBody },
+    /// An answer, mostly a refusal, that was computed from what was not durable yet.
+    Answer { caller: Caller, reply: Reply },
     /// A read that came when changes of its group were on their way.
     Read { group: GroupId, task: Task },
     /// A retry of an operation that was on its way.
@@ -97,7 +97,7 @@ impl Hub {
                 match release {
                     Release::Effect(released) => self.release_effect(&released),
                     Release::Marks => self.marks.landed(),
-                    Release::Refusal { caller, error } => self.refuse(caller.connection, caller.request_id, error),
+                    Release::Answer { caller, reply } => self.answer(caller.connection, caller.request_id, &reply),
                     Release::Read { group, task } => self.run_read(group, task),
                     Release::Join { caller, key, kind } => self.answer_known(&caller, key, kind),
                 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::Hub;
 use super::connection::{ConnectionKey, Presence, Session, State};
 use super::operations::ParkedCreate;
-use super::task::{Act, Caller, OperationKey, Task};
+use super::task::{Caller, OperationKey, Task};
 use crate::codec::DecodeError;
+use crate::group::Act;
 use crate::ids::{Identity, Principal, Role, TokenError};
 use crate::limits::{
     BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_LIST, GROUP_MEMBERS_MAX, HEARTBEAT_S_DEFAULT, HEARTBEAT_S_MAX,
@@ -207,6 +208,7 @@ impl Hub {
             connection: key,
             request_id: header.request_id,
             user: session.user.clone(),
+            by: None,
             principal: session.principal.clone(),
         };
         let needed = if matches!(request, Request::Stats) { Role::Operator } else { Role::User };

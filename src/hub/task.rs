@@ -1,9 +1,8 @@
 //! Work on one group that one request, or a connection's catch-up, asks for.
 
-use std::sync::Arc;
-
 use super::connection::ConnectionKey;
 use super::reads::HistoryJob;
+use crate::group::Act;
 use crate::ids::{OperationId, Principal, UserId};
 use crate::store::Operation;
 use crate::wire::Kind;
@@ -14,6 +13,8 @@ pub(super) struct Caller {
     pub(super) connection: ConnectionKey,
     pub(super) request_id: u32,
     pub(super) user: UserId,
+    /// The service that acts for the user, if one does.
+    pub(super) by: Option<UserId>,
     pub(super) principal: Principal,
 }
 
@@ -33,11 +34,4 @@ pub(super) enum Task {
     History(Box<HistoryJob>),
     Mark { caller: Caller, received: u64, read: u64 },
     Notice { connection: ConnectionKey },
-}
-
-/// What a change of an existing group does.
-#[derive(Clone, Debug)]
-pub(super) enum Act {
-    Send { body: Arc<[u8]> },
-    Leave,
 }

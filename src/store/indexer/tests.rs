@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::group::{Entry, Event, Record, Succession, leave};
+use crate::group::{Act, Author, Authority, Decision, Entry, Event, Record, Succession, create, decide};
 use crate::ids::{GroupId, OperationId, Principal, UserId};
 use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::index::IndexHome;
@@ -103,8 +103,7 @@ fn next_change(dice: &mut Dice, records: &mut Vec<(Record, u64)>, users: &[UserI
         id[8..].copy_from_slice(&(number + 1).to_be_bytes());
         let id = GroupId::from_bytes(id).unwrap();
         let members: Vec<UserId> = users.iter().filter(|_| dice.below(3) == 0).cloned().collect();
-        let entry =
-            crate::group::create(&users[dice.below(users.len())], "random".into(), members, None, number).unwrap();
+        let entry = create(&author(&users[dice.below(users.len())], number), "random".into(), members).unwrap();
         records.push((Record::from_created(id, &entry).unwrap(), 1));
         return change(id, entry, number);
     }
@@ -122,7 +121,10 @@ fn next_change(dice: &mut Dice, records: &mut Vec<(Record, u64)>, users: &[UserI
     };
     let outsiders: Vec<UserId> = users.iter().filter(|user| !record.has(user)).take(3).cloned().collect();
     let entry = match dice.below(20) {
-        0 => leave(record, *head, &actor, None, number).unwrap(),
+        0 => match decide(record, *head, &author(&actor, number), Act::Leave) {
+            Ok(Decision::Entry(entry)) => entry,
+            other => panic!("a member leaves: {other:?}"),
+        },
         1..=3 if !outsiders.is_empty() => entry(Event::Added { members: outsiders }),
         4 if record.owner != actor => entry(Event::Removed { members: vec![actor.clone()] }),
         5 => entry(Event::Renamed { title: format!("title {number}").into() }),
@@ -141,6 +143,10 @@ fn next_change(dice: &mut Dice, records: &mut Vec<(Record, u64)>, users: &[UserI
     record.apply(&entry);
     *head = seq;
     change(record.group, entry, number)
+}
+
+fn author(sender: &UserId, at_ms: u64) -> Author {
+    Author { sender: sender.clone(), by: None, authority: Authority::Sender, at_ms }
 }
 
 fn change(group: GroupId, entry: Entry, number: u64) -> Change {
