@@ -279,7 +279,7 @@ impl Session {
             Push::GroupPacket(packet) => {
                 // The deframer found both CRCs right, so these are the bytes as they came.
                 let mut frame = Vec::new();
-                encode_frame(&mut frame, Kind::GroupPacket, 0, |writer| writer.raw(body));
+                encode_frame(&mut frame, Kind::GroupPacket, 0, 0, |writer| writer.raw(body));
                 self.groups.handle_packet(packet, frame);
             }
             Push::Entry { group, entry } => self.groups.handle_entry(group, entry),

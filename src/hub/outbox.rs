@@ -221,7 +221,7 @@ mod tests {
         let mut frames = Vec::new();
         for number in 1..=3_u32 {
             crate::wire::Request::Ping.encode_frame(&mut frames, number);
-            crate::wire::encode_frame(&mut frames, crate::wire::Kind::Send, number, |writer| writer.bytes(b"body"));
+            crate::wire::encode_frame(&mut frames, crate::wire::Kind::Send, 0, number, |writer| writer.bytes(b"body"));
         }
         let ends = [0, 24, 56, 80, 112, 136, 168];
         for written in 0..frames.len() {

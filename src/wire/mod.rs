@@ -44,9 +44,15 @@ pub mod features {
 }
 
 /// Appends one frame: a header with both CRCs, and the body that `write` makes.
-pub fn encode_frame(out: &mut Vec<u8>, kind: Kind, request_id: u32, write: impl FnOnce(&mut crate::codec::Writer<'_>)) {
+pub fn encode_frame(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    flags: u8,
+    request_id: u32,
+    write: impl FnOnce(&mut crate::codec::Writer<'_>),
+) {
     let start = out.len();
     out.extend_from_slice(&[0; crate::limits::HEADER_BYTES]);
     write(&mut crate::codec::Writer::new(out));
-    Header::seal(out, start, kind, 0, request_id);
+    Header::seal(out, start, kind, flags, request_id);
 }

@@ -137,7 +137,7 @@ impl Push {
 
     /// Appends the whole frame.
     pub fn encode_frame(&self, out: &mut Vec<u8>) {
-        super::encode_frame(out, self.kind(), 0, |writer| self.encode_body(writer));
+        super::encode_frame(out, self.kind(), 0, 0, |writer| self.encode_body(writer));
     }
 
     fn encode_body(&self, writer: &mut Writer<'_>) {
@@ -210,7 +210,7 @@ impl Push {
 
 /// Appends the frame of an entry's push without making a [`Push`] of it first: the path that every message takes.
 pub(crate) fn encode_entry_push(out: &mut Vec<u8>, group: GroupId, entry: &crate::group::Entry) {
-    super::encode_frame(out, Kind::Entry, 0, |writer| {
+    super::encode_frame(out, Kind::Entry, 0, 0, |writer| {
         writer.group(group);
         super::entry::encode_shown(entry, writer);
     });

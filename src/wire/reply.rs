@@ -262,7 +262,7 @@ impl Reply {
 
     /// Appends the whole frame.
     pub fn encode_frame(&self, out: &mut Vec<u8>, request_id: u32) {
-        super::encode_frame(out, self.kind(), request_id, |writer| self.encode_body(writer));
+        super::encode_frame(out, self.kind(), 0, request_id, |writer| self.encode_body(writer));
     }
 
     fn encode_body(&self, writer: &mut Writer<'_>) {

@@ -139,7 +139,18 @@ impl Request {
 
     /// Appends the whole frame.
     pub fn encode_frame(&self, out: &mut Vec<u8>, request_id: u32) {
-        super::encode_frame(out, self.kind(), request_id, |writer| self.encode_body(writer));
+        self.encode_frame_as(out, request_id, None);
+    }
+
+    /// Appends the whole frame; with a user, as a service that acts for it ([`super::flags::AS_USER`]).
+    pub fn encode_frame_as(&self, out: &mut Vec<u8>, request_id: u32, user: Option<&UserId>) {
+        let flags = if user.is_some() { super::flags::AS_USER } else { 0 };
+        super::encode_frame(out, self.kind(), flags, request_id, |writer| {
+            if let Some(user) = user {
+                writer.user(user);
+            }
+            self.encode_body(writer);
+        });
     }
 
     fn encode_body(&self, writer: &mut Writer<'_>) {
@@ -226,6 +237,13 @@ impl Request {
             }
             Self::Kick { user } => writer.user(user),
         }
+    }
+
+    /// Reads the user for whom a service acts from the front of a body, and gives the rest.
+    pub fn split_user(body: &[u8]) -> Result<(UserId, &[u8]), DecodeError> {
+        let mut reader = Reader::new(body);
+        let user = reader.user()?;
+        Ok((user, reader.take(reader.remaining())?))
     }
 
     /// Reads the body of a frame of a kind; `None` if the kind is not one of a request.

@@ -112,7 +112,7 @@ fn kinds_and_flags_that_are_not_served_are_refused_and_the_connection_lives() {
         assert_eq!(world.refusal(alice, id).name(), "UNKNOWN_KIND");
     }
     let mut frame = Vec::new();
-    encode_frame(&mut frame, Kind::Ping, 999, |_| {});
+    encode_frame(&mut frame, Kind::Ping, 0, 999, |_| {});
     frame[6..8].copy_from_slice(&0x3abc_u16.to_be_bytes());
     let crc = crc32fast::hash(&frame[..20]);
     frame[20..24].copy_from_slice(&crc.to_be_bytes());
@@ -142,7 +142,7 @@ fn bytes_that_are_no_frames_close_each_with_its_code() {
     hello("user:alice", "phone").encode_frame(&mut body, 1);
     *body.last_mut().unwrap() ^= 1;
     let mut large = Vec::new();
-    encode_frame(&mut large, Kind::Hello, 1, |writer| writer.raw(&[0; 5_000]));
+    encode_frame(&mut large, Kind::Hello, 0, 1, |writer| writer.raw(&[0; 5_000]));
     for (bytes, code) in
         [(crc, Some("BAD_CRC")), (body, Some("BAD_CRC")), (large, Some("TOO_LARGE")), (b"GET /".to_vec(), None)]
     {
