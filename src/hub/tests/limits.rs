@@ -23,7 +23,7 @@ fn with_long_log() -> (World, GroupId) {
 fn raw(world: &mut World, peer: Peer, kind: Kind, flags: u8, body: &[u8]) -> u32 {
     let id = world.next_request_id(peer);
     let mut frame = Vec::new();
-    encode_frame(&mut frame, kind, id, |writer| writer.raw(body));
+    encode_frame(&mut frame, kind, 0, id, |writer| writer.raw(body));
     Header::seal(&mut frame, 0, kind, flags, id);
     world.send_bytes(peer, &frame);
     id
