@@ -13,7 +13,7 @@ use crate::values;
 
 fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    encode_frame(&mut out, kind, values::REQUEST_ID, |writer| writer.raw(body));
+    encode_frame(&mut out, kind, 0, values::REQUEST_ID, |writer| writer.raw(body));
     out
 }
 
