@@ -201,10 +201,10 @@ impl Groups {
     /// A page of history. A page that brings nothing of what was asked for is an error: asking again would never end.
     pub(super) fn handle_history(&mut self, asked: &[GroupSeq], groups: Vec<GroupHistory>) -> Result<(), SessionError> {
         self.release(asked);
-        for GroupHistory { group, outcome } in groups {
+        for (GroupHistory { group, outcome }, seq) in groups.into_iter().zip(asked.iter().map(|at| at.seq)) {
             match outcome {
                 HistoryOutcome::Entries { head, floor, entries } => self.handle_page(group, head, floor, entries),
-                HistoryOutcome::Refused(error) => self.handle_refusal(group, error),
+                HistoryOutcome::Refused(error) => self.handle_refusal(group, seq, error),
             }
         }
         let mut progress = false;
@@ -224,7 +224,7 @@ impl Groups {
     pub(super) fn handle_history_refused(&mut self, asked: &[GroupSeq], error: &ErrorBody) {
         self.release(asked);
         for at in asked {
-            self.handle_refusal(at.group, error.clone());
+            self.handle_refusal(at.group, at.seq, error.clone());
             self.finish_if_gone(at.group);
         }
     }
@@ -264,8 +264,13 @@ impl Groups {
         }
     }
 
-    fn handle_refusal(&mut self, group: GroupId, error: ErrorBody) {
+    /// What was wanted from a seq on is refused.
+    fn handle_refusal(&mut self, group: GroupId, asked: u64, error: ErrorBody) {
         let Some(tracked) = self.tracked.get_mut(&group) else { return };
+        if tracked.next > asked {
+            // Asked before the user was added again; the packet that said so has overtaken this answer.
+            return;
+        }
         if error.code == ErrorCode::Truncated.number() && error.detail > tracked.next {
             tracked.next = error.detail;
             // Even if nothing is left to read: only an answer that reaches the head makes the group live again.
