@@ -216,6 +216,7 @@ impl Hub {
                 }
                 self.finish_request(key, 0, None);
             }
+            Request::Feed { position } => self.begin_feed(caller, position),
             Request::Stats => self.stats(caller),
             Request::Connections { after, count_max } => {
                 self.audit(&caller, &request);
@@ -225,7 +226,7 @@ impl Hub {
                 self.audit(&caller, &request);
                 self.kick(&caller, user);
             }
-            Request::Hello(_) | Request::Ping | Request::Feed { .. } | Request::Backup { .. } => {
+            Request::Hello(_) | Request::Ping | Request::Backup { .. } => {
                 self.unserved(key, header.request_id);
             }
         }
@@ -283,5 +284,5 @@ fn decode(frame: Frame<'_>) -> Result<Asked, Bad> {
 
 /// The requests of this version; `docs/protocol.md` has the same list.
 fn is_served(kind: Kind) -> bool {
-    sort_of(kind).is_some() && !matches!(kind, Kind::Feed | Kind::Backup) || matches!(kind, Kind::Hello | Kind::Ping)
+    sort_of(kind).is_some() && kind != Kind::Backup || matches!(kind, Kind::Hello | Kind::Ping)
 }

@@ -149,6 +149,15 @@ pub enum Request {
         /// At most so many bytes of packets, but always one entry if there is one.
         bytes_max: usize,
     },
+    /// What was journalled behind a place. Answered by [`Event::FeedRead`].
+    ReadFeed {
+        /// The number to answer with.
+        read: ReadId,
+        /// Behind which place; `None`: behind everything that is there now.
+        after: Option<FeedPlace>,
+        /// At most so many items.
+        items_max: usize,
+    },
     /// Counters and gauges of storage. Answered by [`Event::StatsRead`].
     ReadStats {
         /// The number to answer with.
@@ -163,6 +172,8 @@ pub enum Event {
     Durable {
         /// The last one covered.
         ticket: Ticket,
+        /// The LSNs of those that are covered since the last report, ascending.
+        lsns: Vec<u64>,
     },
     /// The hub may have committed so many bytes ([`change_bytes`]) in all since the start. Never falls.
     Credit {
@@ -221,6 +232,13 @@ pub enum Event {
         read: ReadId,
         /// The entries; empty where the log has none in the range.
         entries: Result<Vec<Entry>, Damaged>,
+    },
+    /// What was journalled behind a place, as far as it fits one page.
+    FeedRead {
+        /// The number that was asked with.
+        read: ReadId,
+        /// The page.
+        page: Result<FeedPage, FeedError>,
     },
     /// Counters and gauges.
     StatsRead {
@@ -320,6 +338,69 @@ impl Operation {
             members,
         }
     }
+}
+
+/// A place in the order of everything that was ever journalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedPlace {
+    /// The LSN of the last packet before it.
+    pub lsn: u64,
+    /// Where the next one stands, if that is known: it spares the search.
+    at: Option<journal::Position>,
+}
+
+impl FeedPlace {
+    /// The place behind the packet with this LSN.
+    pub fn behind(lsn: u64) -> Self {
+        Self { lsn, at: None }
+    }
+
+    /// A later place, to be searched from where this one would be.
+    #[must_use]
+    pub fn advanced(self, lsn: u64) -> Self {
+        Self { lsn, ..self }
+    }
+}
+
+/// One entry, as the feed tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedItem {
+    /// Its packet's LSN.
+    pub lsn: u64,
+    /// The group.
+    pub group: GroupId,
+    /// The entry's seq.
+    pub seq: u64,
+    /// Whose act it was.
+    pub sender: UserId,
+}
+
+/// A stretch of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Ascending; possibly none.
+    pub items: Vec<FeedItem>,
+    /// Everything up to here is in the page.
+    pub through: FeedPlace,
+    /// Whether that was everything that is durable.
+    pub at_end: bool,
+}
+
+/// Why a stretch of the journal cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedError {
+    /// The place lies before what the journal still has.
+    Truncated {
+        /// The first place that can be asked for.
+        first: u64,
+    },
+    /// The place lies behind the end.
+    Beyond {
+        /// The last place that can be asked for.
+        last: u64,
+    },
+    /// Damaged on disk.
+    Damaged,
 }
 
 /// Bytes on disk that turned out to be damaged when they were read. The log names the file and the offset.

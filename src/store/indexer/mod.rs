@@ -5,6 +5,7 @@
 //! No threads, no clock.
 
 mod answers;
+mod feed;
 mod fold;
 #[cfg(test)]
 mod tests;

@@ -229,6 +229,9 @@ impl<D: Disk> IndexThread<D> {
                 let entries = indexer.read_entries(*group, *from, *through, *entries_max, *bytes_max)?;
                 Event::EntriesRead { read: *read, entries }
             }
+            Request::ReadFeed { read, after, items_max } => {
+                Event::FeedRead { read: *read, page: indexer.read_feed(*after, *items_max) }
+            }
             Request::ReadStats { read } => {
                 let folded_lsn = indexer.folded().map_or(0, |folded| folded.lsn);
                 let stats = [

@@ -133,6 +133,7 @@ impl<D: Disk> JournalThread<D> {
         let placed = self.writer.append_batch(changes, now)?;
         self.batch_at = Instant::now();
         self.committed_bytes += taken.bytes as u64;
+        let lsns = placed.iter().map(|placed| placed.lsn).collect();
         let changes = taken.commits.iter().map(|(_, change)| change.clone());
         let packets = placed.into_iter().zip(changes).collect();
         self.links.backlog.add(taken.bytes as u64);
@@ -141,7 +142,7 @@ impl<D: Disk> JournalThread<D> {
         if sent.is_err() {
             self.links.backlog.give_up();
         }
-        self.links.report.say(Event::Durable { ticket: *last });
+        self.links.report.say(Event::Durable { ticket: *last, lsns });
         Ok(())
     }
 
