@@ -9,6 +9,7 @@
 //! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
+mod care;
 mod directory;
 mod disk;
 mod error;
@@ -20,6 +21,7 @@ mod record;
 mod tables;
 mod thread;
 
+pub use care::{Finding, Loss, Progress, Severity, Verified, verify};
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
 pub use thread::{Storage, StorageOptions};

@@ -6,6 +6,7 @@
 
 mod answers;
 mod fold;
+mod listing;
 #[cfg(test)]
 mod tests;
 
