@@ -1,5 +1,6 @@
 //! The command line: one file for each family of commands. It talks to servers through `client` alone.
 
+mod care;
 mod change;
 mod connect;
 mod demo;
@@ -53,6 +54,8 @@ enum Command {
     Watch(watch::Watch),
     Ping(operate::Ping),
     Stats(operate::Stats),
+    Verify(care::Verify),
+    Repair(care::Repair),
 }
 
 /// Runs the command that the program was started with.
@@ -83,6 +86,8 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Watch(command) => command.run(output),
         Command::Ping(command) => command.run(output),
         Command::Stats(command) => command.run(output),
+        Command::Verify(command) => command.run(output),
+        Command::Repair(command) => command.run(output),
     }?;
     output.flush().map_err(Failure::from)
 }

@@ -83,6 +83,10 @@ impl Paint {
         self.with("2", text)
     }
 
+    pub(crate) fn bad(&self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
     pub(crate) fn good(&self, text: &str) -> String {
         self.with("32", text)
     }

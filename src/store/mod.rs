@@ -21,7 +21,7 @@ mod record;
 mod tables;
 mod thread;
 
-pub use care::{Finding, Loss, Progress, Severity, Verified, verify};
+pub use care::{Finding, GroupLoss, Loss, Progress, Repair, Repaired, Severity, Verified, verify};
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
 pub use thread::{Storage, StorageOptions};

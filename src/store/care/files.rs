@@ -62,9 +62,10 @@ fn segments(listed: &[Listed], findings: &mut Vec<Finding>) -> Vec<(u32, Listed)
         let path = format!("{JOURNAL_DIRECTORY}/{}", file.name);
         match segment_number(&file.name) {
             Some(number) if segment_path(number) == path => segments.push((number, file.clone())),
-            _ if file.name == HEAD_FILE => {}
-            _ if file.name.ends_with(".tmp") => {
-                let what = "a spare or unfinished segment: the next start removes it";
+            // Spares and unfinished segments are there after each stop; the next start removes them.
+            _ if file.name == HEAD_FILE || file.name.ends_with(".tmp") => {}
+            _ if file.name == super::REPAIR_MARK => {
+                let what = "a repair was interrupted just before its end: run `roundtable repair` again";
                 findings.push(Finding::new(Severity::Note, path, None, what));
             }
             _ => {

@@ -7,6 +7,9 @@ mod compare;
 mod files;
 mod offline;
 mod place;
+mod plan;
+mod repair;
+mod rewrite;
 mod salt;
 mod shadow;
 mod survey;
@@ -14,7 +17,12 @@ mod verify;
 
 use std::fmt;
 
+pub use plan::GroupLoss;
+pub use repair::{Repair, Repaired};
 pub use verify::{Verified, verify};
+
+/// A file that stands in a journal that `repair` has built and not finished with.
+const REPAIR_MARK: &str = "REPAIR";
 
 /// How much something that was found matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use super::files::{Files, Holder, find};
 use super::{Finding, Loss, Severity, salt};
 use crate::store::OpenError;
 use crate::store::disk::{Disk, DiskFile};
-use crate::store::journal::packet::{Content, ContentError, Packet, Position, watermark_at};
+use crate::store::journal::packet::{Content, ContentError, Packet, watermark_at};
 use crate::store::journal::recovery::{advance, first_tail, say, used_bytes};
 use crate::store::journal::segment::{SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use crate::store::journal::writer::{Now, Tail, beginning};
@@ -56,11 +56,11 @@ impl Survey {
     }
 }
 
-/// A whole packet, and where it stands.
+/// A whole packet.
 pub(super) struct Seen<'a> {
     pub(super) packet: &'a Packet<'a>,
+    /// What it says; nothing where that is no value.
     pub(super) content: Option<Content>,
-    pub(super) position: Position,
 }
 
 /// Walks the journal on `disk`; gives every whole packet to `visit`, each once, in the order of LSNs. `applied` is what
@@ -300,7 +300,7 @@ impl<D: Disk> Walk<'_, D> {
         if let Some(Content::Watermark(watermark)) = &content {
             self.survey.last = Now { running_ms: watermark.running_ms, wall_ms: watermark.wall_ms };
         }
-        (self.visit)(Seen { packet, content, position: tail.position() });
+        (self.visit)(Seen { packet, content });
         Ok(())
     }
 

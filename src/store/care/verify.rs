@@ -56,6 +56,15 @@ impl Verified {
 /// where a server holds the directory, or nothing can be read at all; damage is no error.
 pub fn verify(data: &Path, scratch: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Verified, OpenError> {
     let _lock = place::lock(data)?;
+    verify_locked(data, scratch, progress)
+}
+
+/// The same for whoever holds the lock.
+pub(super) fn verify_locked(
+    data: &Path,
+    scratch: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Verified, OpenError> {
     let disk = RealDisk::new(data.to_owned());
     let mut verified = Verified::default();
     let kept = copied_index(data, scratch, &mut verified)?;
@@ -90,7 +99,7 @@ pub fn verify(data: &Path, scratch: &Path, progress: &mut dyn FnMut(Progress)) -
 }
 
 /// A copy of the index that opened, its values all read; nothing where there is no index, or a broken one.
-fn copied_index(data: &Path, scratch: &Path, verified: &mut Verified) -> Result<Option<SledHome>, OpenError> {
+pub(super) fn copied_index(data: &Path, scratch: &Path, verified: &mut Verified) -> Result<Option<SledHome>, OpenError> {
     let (original, copy) = (data.join(INDEX), scratch.join("kept"));
     if !original.is_dir() {
         let what = "there is none: the next start makes it anew from the journal";
@@ -140,7 +149,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// What a copied index has applied; it belongs to whichever directory it says.
-fn applied_of<D: Disk>(disk: &D, kept: &SledHome) -> Option<crate::store::journal::Applied> {
+pub(super) fn applied_of<D: Disk>(disk: &D, kept: &SledHome) -> Option<crate::store::journal::Applied> {
     let format = crate::store::directory::read_format(disk).ok().flatten()?;
     let applied = catch_unwind(AssertUnwindSafe(|| {
         offline::indexer(disk, format, kept).ok().and_then(|indexer| offline::applied(&indexer))

@@ -5,7 +5,7 @@ use crate::ids::{GroupId, Principal, UserId};
 use crate::store::disk::Disk;
 use crate::store::index::{Direction, IndexError};
 use crate::store::tables::{
-    Extent, Value, extents_key, memberships_key, memberships_user, operations_key, operations_principal,
+    Extent, Value, extents_key, memberships_key, memberships_user, operations_key, operations_principal, state_key,
 };
 
 impl<D: Disk> Indexer<D> {
@@ -21,6 +21,19 @@ impl<D: Disk> Indexer<D> {
         let low = after.map_or_else(|| vec![0x40], |principal| behind(operations_key(principal, 0)));
         let found = self.overlay.nearest(&low, &[0x40, 0xff], Direction::Ascending)?;
         Ok(found.and_then(|(key, _)| operations_principal(&key)))
+    }
+
+    /// The next group with its head, in the order of group ids.
+    pub(crate) fn next_head(&self, after: Option<GroupId>) -> Result<Option<(GroupId, u64)>, IndexError> {
+        let low = after.map_or_else(|| vec![0x30], |group| behind(state_key(group)));
+        let Some((key, stored)) = self.overlay.nearest(&low, &[0x30, 0xff], Direction::Ascending)? else {
+            return Ok(None);
+        };
+        let group = key.last_chunk().and_then(|bytes| GroupId::from_bytes(*bytes));
+        match (group, stored.value) {
+            (Some(group), Value::State(state)) => Ok(Some((group, state.head))),
+            _ => Err(IndexError(format!("key {key:02x?} does not hold a state"))),
+        }
     }
 
     /// Where the entries of a group stand, in the order of their seqs.
