@@ -126,8 +126,7 @@ impl<'i, D: Disk> Comparison<'i, D> {
         loop {
             let fresh = self.fresh.next_user(after.as_ref())?;
             let kept = self.kept.as_ref().map(|kept| kept.next_user(after.as_ref())).transpose()?.flatten();
-            let Some(user) =
-                fresh.into_iter().chain(kept).min_by_key(|user: &UserId| memberships_key(user, [0; 16]))
+            let Some(user) = fresh.into_iter().chain(kept).min_by_key(|user: &UserId| memberships_key(user, [0; 16]))
             else {
                 return Ok(());
             };
@@ -189,8 +188,7 @@ mod tests {
 
     #[test]
     fn a_gap_in_a_log_is_found_wherever_it_is() {
-        let extent =
-            |first_seq, count| Extent { first_seq, count, position: Position::default(), bytes: 0 };
+        let extent = |first_seq, count| Extent { first_seq, count, position: Position::default(), bytes: 0 };
         let log = [extent(1, 4), extent(5, 1), extent(6, 10)];
         assert_eq!(gap(&log, 1, 15), None);
         assert_eq!(gap(&log[1..], 5, 15), None, "the floor may be higher than 1");

@@ -70,9 +70,14 @@ impl Repair {
         let kept = copied_index(&data, &index, &mut Verified::default())?;
         let applied = kept.as_ref().and_then(|kept| super::verify::applied_of(&disk, kept));
         let stage = "finding what can be saved";
-        let survey = survey(&disk, applied, |seen| decisions.see(&seen), |at, last| {
-            progress(Progress { stage, done: u64::from(at), all: u64::from(last) });
-        })?;
+        let survey = survey(
+            &disk,
+            applied,
+            |seen| decisions.see(&seen),
+            |at, last| {
+                progress(Progress { stage, done: u64::from(at), all: u64::from(last) });
+            },
+        )?;
         if let Some(kept) = kept {
             ask_index(&disk, survey.files.format, &kept, &mut decisions);
         }

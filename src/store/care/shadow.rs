@@ -204,7 +204,10 @@ impl<F: DiskFile> Content<F> {
     }
 
     /// Each page that a range touches: its number, the range within it, the range within the whole.
-    fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
+    fn parts(
+        offset: u64,
+        length: usize,
+    ) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
         let mut done = 0;
         std::iter::from_fn(move || {
             let at = offset + done as u64;

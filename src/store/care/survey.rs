@@ -8,11 +8,11 @@ use super::files::{Files, Holder, find};
 use super::{Finding, Loss, Severity, salt};
 use crate::store::OpenError;
 use crate::store::disk::{Disk, DiskFile};
+use crate::store::journal::Applied;
 use crate::store::journal::packet::{Content, ContentError, Packet, watermark_at};
 use crate::store::journal::recovery::{advance, first_tail, say, used_bytes};
 use crate::store::journal::segment::{SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use crate::store::journal::writer::{Now, Tail, beginning};
-use crate::store::journal::Applied;
 
 /// Packets in a row that are whole, from one place to another in one segment.
 #[derive(Clone, Copy, Debug)]

@@ -70,9 +70,14 @@ pub(super) fn verify_locked(
     let kept = copied_index(data, scratch, &mut verified)?;
     let applied = kept.as_ref().and_then(|kept| applied_of(&disk, kept));
     let stage = "reading the journal";
-    let found = survey(&disk, applied, |_| {}, |at, last| {
-        progress(Progress { stage, done: u64::from(at), all: u64::from(last) });
-    });
+    let found = survey(
+        &disk,
+        applied,
+        |_| {},
+        |at, last| {
+            progress(Progress { stage, done: u64::from(at), all: u64::from(last) });
+        },
+    );
     let mut survey = match found {
         Ok(survey) => survey,
         Err(OpenError::Corrupt { file, offset, reason }) => {
@@ -99,7 +104,11 @@ pub(super) fn verify_locked(
 }
 
 /// A copy of the index that opened, its values all read; nothing where there is no index, or a broken one.
-pub(super) fn copied_index(data: &Path, scratch: &Path, verified: &mut Verified) -> Result<Option<SledHome>, OpenError> {
+pub(super) fn copied_index(
+    data: &Path,
+    scratch: &Path,
+    verified: &mut Verified,
+) -> Result<Option<SledHome>, OpenError> {
     let (original, copy) = (data.join(INDEX), scratch.join("kept"));
     if !original.is_dir() {
         let what = "there is none: the next start makes it anew from the journal";

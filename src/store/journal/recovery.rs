@@ -158,7 +158,7 @@ impl Scan {
 
 fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, OpenError> {
     let mut headers: Vec<SegmentHeader> = Vec::new();
-    for file in journal.disk.list(JOURNAL_DIRECTORY)? {
+    for file in journal.disk.list_or_none(JOURNAL_DIRECTORY)? {
         if file.name == HEAD_FILE {
             continue;
         }

@@ -85,7 +85,7 @@ pub(crate) fn remove_named<D: Disk>(disk: &D, name: &str) -> Result<(), DiskErro
 
 /// Removes what an earlier run left unfinished or unused. A spare's own file may be incomplete, and nothing tells.
 pub(crate) fn remove_leftovers<D: Disk>(disk: &D) -> Result<(), DiskError> {
-    for file in disk.list(JOURNAL_DIRECTORY)? {
+    for file in disk.list_or_none(JOURNAL_DIRECTORY)? {
         if file.name.ends_with(SUFFIX) {
             disk.remove(&format!("{JOURNAL_DIRECTORY}/{}", file.name))?;
         }
