@@ -56,6 +56,8 @@ enum Command {
     Stats(operate::Stats),
     Verify(care::Verify),
     Repair(care::Repair),
+    Backup(care::Backup),
+    Restore(care::Restore),
 }
 
 /// Runs the command that the program was started with.
@@ -88,6 +90,8 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Stats(command) => command.run(output),
         Command::Verify(command) => command.run(output),
         Command::Repair(command) => command.run(output),
+        Command::Backup(command) => command.run(output),
+        Command::Restore(command) => command.run(output),
     }?;
     output.flush().map_err(Failure::from)
 }

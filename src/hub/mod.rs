@@ -13,6 +13,7 @@
 //!
 //! It knows the wire and the storage port, and neither sockets nor files.
 
+mod backup;
 mod cache;
 mod catch_up;
 mod changes;
@@ -257,11 +258,12 @@ impl Hub {
             Event::OperationsLoaded { principal, operations } => self.finish_operations_load(&principal, &operations),
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
+            Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
             // Never asked for by the hub: for those who embed storage, and for its care.
-            Event::GroupsScanned { .. } => {}
-            // Whoever drives the hub stops the process; nothing that is pending is ever released.
-            Event::Failed { .. } => {}
+            // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
+            // is pending is ever released.
+            Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();
     }

@@ -25,6 +25,8 @@ pub(super) enum PendingRead {
     History(Box<HistoryJob>),
     /// The gauges of storage.
     Stats(Caller),
+    /// A backup.
+    Backup(Caller),
 }
 
 /// A request for history on its way through its groups, one at a time.

@@ -209,7 +209,8 @@ impl Hub {
             user: session.user.clone(),
             principal: session.principal.clone(),
         };
-        let needed = if matches!(request, Request::Stats) { Role::Operator } else { Role::User };
+        let is_operators = matches!(request, Request::Stats | Request::Backup { .. });
+        let needed = if is_operators { Role::Operator } else { Role::User };
         if session.role != needed {
             let message = format!("this request needs a token of the role {}", needed.name());
             return self.refuse(key, header.request_id, ErrorBody::new(ErrorCode::Forbidden, 0, message));
@@ -249,6 +250,7 @@ impl Hub {
                 self.finish_request(key, 0, None);
             }
             Request::Stats => self.stats(caller),
+            Request::Backup { path } => self.backup(caller, path),
             Request::Hello(_)
             | Request::Ping
             | Request::Authenticate { .. }
@@ -261,7 +263,6 @@ impl Hub {
             | Request::Signal { .. }
             | Request::Readers { .. }
             | Request::Feed { .. }
-            | Request::Backup { .. }
             | Request::Connections { .. }
             | Request::Kick { .. } => self.unserved(key, header.request_id),
         }
@@ -321,6 +322,7 @@ fn is_served(kind: Kind) -> bool {
             | Kind::ListGroups
             | Kind::History
             | Kind::Stats
+            | Kind::Backup
     )
 }
 

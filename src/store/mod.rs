@@ -21,7 +21,10 @@ mod record;
 mod tables;
 mod thread;
 
-pub use care::{Finding, GroupLoss, Loss, Progress, Repair, Repaired, Severity, Verified, verify};
+pub use care::{
+    BackupError, BackupSummary, Finding, GroupLoss, Loss, OfflineError, Progress, Repair, Repaired, Restored, Severity,
+    Verified, backup_offline, restore, verify,
+};
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
 pub use thread::{Storage, StorageOptions};
@@ -144,6 +147,13 @@ pub enum Request {
         /// At most so many; fewer where their records are large.
         count_max: usize,
     },
+    /// A backup of everything that is durable now. Answered by [`Event::BackupDone`]; commits and look-ups go on.
+    Backup {
+        /// The number to answer with.
+        read: ReadId,
+        /// A directory that is empty or absent, as an absolute path.
+        path: String,
+    },
     /// Counters and gauges of storage. Answered by [`Event::StatsRead`].
     ReadStats {
         /// The number to answer with.
@@ -211,6 +221,13 @@ pub enum Event {
         read: ReadId,
         /// The entries; empty where the log has none in the range.
         entries: Result<Vec<Entry>, Damaged>,
+    },
+    /// A backup is done, or came to nothing.
+    BackupDone {
+        /// The number that was asked with.
+        read: ReadId,
+        /// What it consists of.
+        result: Result<BackupSummary, BackupError>,
     },
     /// Counters and gauges.
     StatsRead {

@@ -248,3 +248,8 @@ pub(crate) fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     }
     files
 }
+
+/// Whether there is any segment.
+pub(crate) fn has_segments(data: &Path) -> bool {
+    data.join("journal").is_dir() && !segments(data).is_empty()
+}

@@ -56,6 +56,7 @@ fn what_is_served_is_what_version_1_of_the_program_serves() {
         "ListGroups",
         "History",
         "Stats",
+        "Backup",
     ];
     assert_eq!(served, expected.into_iter().collect());
 }

@@ -1,6 +1,8 @@
 //! Commands that look after a data directory while no server runs on it.
 
+mod backup;
 mod repair;
+mod restore;
 mod verify;
 
 use std::path::PathBuf;
@@ -17,7 +19,9 @@ use super::output::{Output, Paint};
 use super::serve::cannot_start;
 use super::text::escape;
 
+pub(crate) use backup::Backup;
 pub(crate) use repair::Repair;
+pub(crate) use restore::Restore;
 pub(crate) use verify::Verify;
 
 /// Which data directory.

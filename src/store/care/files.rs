@@ -8,6 +8,7 @@ use crate::store::directory::{Format, read_format};
 use crate::store::disk::{Disk, DiskFile, Listed};
 use crate::store::journal::head::{self, HEAD_FILE};
 use crate::store::journal::segment::{HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
+use crate::store::journal::spare::SUFFIX;
 use crate::store::journal::{DirectoryId, JOURNAL_DIRECTORY};
 
 /// The number of the first segment of all.
@@ -63,7 +64,7 @@ fn segments(listed: &[Listed], findings: &mut Vec<Finding>) -> Vec<(u32, Listed)
         match segment_number(&file.name) {
             Some(number) if segment_path(number) == path => segments.push((number, file.clone())),
             // Spares and unfinished segments are there after each stop; the next start removes them.
-            _ if file.name == HEAD_FILE || file.name.ends_with(".tmp") => {}
+            _ if file.name == HEAD_FILE || file.name.ends_with(SUFFIX) => {}
             _ if file.name == super::REPAIR_MARK => {
                 let what = "a repair was interrupted just before its end: run `roundtable repair` again";
                 findings.push(Finding::new(Severity::Note, path, None, what));
@@ -79,7 +80,8 @@ fn segments(listed: &[Listed], findings: &mut Vec<Finding>) -> Vec<(u32, Listed)
 
 /// What is known of a file before the format is.
 struct Named {
-    named: u32,
+    /// The number in its name.
+    number: u32,
     size_bytes: u64,
     header: Result<SegmentHeader, HeaderError>,
 }
@@ -95,7 +97,7 @@ fn headers<D: Disk>(disk: &D, segments: &[(u32, Listed)]) -> Result<Vec<Named>, 
             use crate::store::journal::segment::SEGMENT_FORMAT;
             return Err(OpenError::NewerFormat { file: segment_path(*named), found, supported: SEGMENT_FORMAT });
         }
-        headers.push(Named { named: *named, size_bytes: file.size_bytes, header });
+        headers.push(Named { number: *named, size_bytes: file.size_bytes, header });
     }
     Ok(headers)
 }
@@ -128,14 +130,14 @@ fn holders(headers: Vec<Named>, format: Format, findings: &mut Vec<Finding>) -> 
     // Those under their own names first: of two that hold the same segment, the other one is the copy.
     right.append(&mut wrong);
     for file in right {
-        let path = segment_path(file.named);
+        let path = segment_path(file.number);
         let mut found = |what: String| findings.push(Finding::damage(path.clone(), 0, what));
         let number = match &file.header {
             Ok(header) if header.directory != format.directory => {
                 found("the segment belongs to another data directory".to_owned());
                 continue;
             }
-            Ok(header) if header.number != file.named => {
+            Ok(header) if header.number != file.number => {
                 found(format!("the file holds segment {}: it was swapped, or copied from there", header.number));
                 header.number
             }
@@ -146,7 +148,7 @@ fn holders(headers: Vec<Named>, format: Format, findings: &mut Vec<Finding>) -> 
             Ok(header) => header.number,
             Err(error) => {
                 found(say(*error));
-                file.named
+                file.number
             }
         };
         let size_is_right = file.size_bytes == u64::from(format.segment_bytes);
@@ -155,7 +157,7 @@ fn holders(headers: Vec<Named>, format: Format, findings: &mut Vec<Finding>) -> 
             let at = file.size_bytes.min(u64::from(format.segment_bytes));
             findings.push(Finding::damage(path.clone(), at, what));
         }
-        let is_in_order = size_is_right && file.header.is_ok_and(|header| header.number == file.named);
+        let is_in_order = size_is_right && file.header.is_ok_and(|header| header.number == file.number);
         let header = file.header.ok();
         let holder = Holder { path, number, header, size_bytes: file.size_bytes, is_in_order };
         holders.entry(number).or_insert(holder);
@@ -164,7 +166,7 @@ fn holders(headers: Vec<Named>, format: Format, findings: &mut Vec<Finding>) -> 
 }
 
 fn is_rightly_named(file: &Named) -> bool {
-    file.header.as_ref().is_ok_and(|header| header.number == file.named)
+    file.header.as_ref().is_ok_and(|header| header.number == file.number)
 }
 
 fn say(error: HeaderError) -> String {

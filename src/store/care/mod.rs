@@ -3,12 +3,15 @@
 //! Everything here takes the directory's lock, uses the journal's own readers and writers, and knows neither the wire
 //! nor the hub. What is found and what is lost is said in values; the command line turns them into words.
 
+mod backup;
 mod compare;
 mod files;
+mod manifest;
 mod offline;
 mod place;
 mod plan;
 mod repair;
+mod restore;
 mod rewrite;
 mod salt;
 mod shadow;
@@ -17,12 +20,18 @@ mod verify;
 
 use std::fmt;
 
+pub use backup::{BackupError, BackupSummary, OfflineError, backup_offline};
+pub(crate) use backup::{Source, check_place, copy as copy_journal};
 pub use plan::GroupLoss;
 pub use repair::{Repair, Repaired};
+pub use restore::{Restored, restore};
 pub use verify::{Verified, verify};
 
 /// A file that stands in a journal that `repair` has built and not finished with.
 const REPAIR_MARK: &str = "REPAIR";
+
+/// A file that stands in a data directory while it is restored.
+const RESTORE_MARK: &str = "RESTORE";
 
 /// How much something that was found matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

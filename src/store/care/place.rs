@@ -42,6 +42,8 @@ pub(super) fn foreign(data: &Path, findings: &mut Vec<Finding>) -> Result<(), Op
             (Severity::Note, "an index that did not work and was made anew: may be deleted")
         } else if name.starts_with(DAMAGED) {
             (Severity::Note, "originals that `roundtable repair` kept: may be deleted once nothing of them is missed")
+        } else if name == super::RESTORE_MARK {
+            (Severity::Note, "a restore was not finished: run it again")
         } else if name == "FORMAT.tmp" {
             (Severity::Note, "an unfinished FORMAT: may be deleted")
         } else {

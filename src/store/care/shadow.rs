@@ -139,7 +139,7 @@ impl<D: Disk> Disk for Shadow<D> {
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let file = self.open(from)?;
         self.remove(to).or_else(|error| if error.kind == DiskErrorKind::NotFound { Ok(()) } else { Err(error) })?;
-        file.change(|content| content.path = to.to_owned());
+        file.change(|content| to.clone_into(&mut content.path));
         let mut names = held(&self.names);
         names.files.remove(from);
         names.removed.insert(from.to_owned());

@@ -54,6 +54,12 @@ impl Survey {
     pub(super) fn is_damaged(&self) -> bool {
         self.findings.iter().any(Finding::is_damage)
     }
+
+    /// The LSN of the last whole packet; 0 where there is none.
+    pub(super) fn last_lsn(&self) -> u64 {
+        let stretches = self.segments.iter().flat_map(|segment| &segment.stretches);
+        stretches.map(|stretch| stretch.to.next_lsn.saturating_sub(1)).max().unwrap_or(0)
+    }
 }
 
 /// A whole packet.

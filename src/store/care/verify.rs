@@ -143,7 +143,7 @@ fn read_values(index: &dyn Index, verified: &mut Verified) -> Result<(), IndexEr
         for (key, value) in &items {
             verified.index_values += 1;
             if let Err(error) = Stored::decode(key, value) {
-                let what = format!("the value of key {} is damaged: {error}", hexadecimal(key));
+                let what = format!("the value of key {key:02x?} is damaged: {error}");
                 return Err(IndexError(what));
             }
         }
@@ -151,10 +151,6 @@ fn read_values(index: &dyn Index, verified: &mut Verified) -> Result<(), IndexEr
         low.clone_from(last);
         low.push(0);
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a copied index has applied; it belongs to whichever directory it says.

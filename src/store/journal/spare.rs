@@ -10,7 +10,7 @@ use crate::store::disk::{Disk, DiskError, DiskFile};
 /// Zeros written in one step.
 const STEP_BYTES: usize = 1024 * 1024;
 /// What the names of unfinished and spare segments end with. A start removes them all.
-const SUFFIX: &str = ".tmp";
+pub(crate) const SUFFIX: &str = ".tmp";
 
 /// A synced file of zeros, of the size of a segment.
 #[derive(Debug)]

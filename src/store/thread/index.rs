@@ -208,7 +208,7 @@ impl<D: Disk> IndexThread<D> {
         let (end, renewals) = (self.end, self.renewals);
         let indexer = self.indexer()?;
         Ok(Some(match request {
-            Request::Commit { .. } => return Ok(None),
+            Request::Commit { .. } | Request::Backup { .. } => return Ok(None),
             Request::LoadGroup { group } => Event::GroupLoaded { group: *group, state: indexer.load_group(*group)? },
             Request::LoadUser { read, user } => {
                 Event::UserLoaded { read: *read, memberships: indexer.load_user(user)? }
