@@ -58,6 +58,8 @@ enum Command {
     Repair(care::Repair),
     Backup(care::Backup),
     Restore(care::Restore),
+    Export(care::Export),
+    Import(care::Import),
 }
 
 /// Runs the command that the program was started with.
@@ -92,6 +94,8 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Repair(command) => command.run(output),
         Command::Backup(command) => command.run(output),
         Command::Restore(command) => command.run(output),
+        Command::Export(command) => command.run(output),
+        Command::Import(command) => command.run(output),
     }?;
     output.flush().map_err(Failure::from)
 }

@@ -22,8 +22,8 @@ mod tables;
 mod thread;
 
 pub use care::{
-    BackupError, BackupSummary, Finding, GroupLoss, Loss, OfflineError, Progress, Repair, Repaired, Restored, Severity,
-    Verified, backup_offline, restore, verify,
+    Archive, BackupError, BackupSummary, Finding, GroupLoss, ImportError, Imported, Importer, Loss, OfflineError, Pass,
+    Progress, Repair, Repaired, Restored, Severity, Verified, backup_offline, restore, verify,
 };
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;

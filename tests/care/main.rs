@@ -2,6 +2,7 @@
 
 mod copies;
 mod damage;
+mod exchange;
 mod interrupted;
 mod site;
 mod table;

@@ -1,6 +1,9 @@
 //! Commands that look after a data directory while no server runs on it.
 
 mod backup;
+mod export;
+mod import;
+mod parse;
 mod repair;
 mod restore;
 mod verify;
@@ -20,6 +23,8 @@ use super::serve::cannot_start;
 use super::text::escape;
 
 pub(crate) use backup::Backup;
+pub(crate) use export::Export;
+pub(crate) use import::Import;
 pub(crate) use repair::Repair;
 pub(crate) use restore::Restore;
 pub(crate) use verify::Verify;

@@ -3,9 +3,11 @@
 //! Everything here takes the directory's lock, uses the journal's own readers and writers, and knows neither the wire
 //! nor the hub. What is found and what is lost is said in values; the command line turns them into words.
 
+mod archive;
 mod backup;
 mod compare;
 mod files;
+mod import;
 mod manifest;
 mod offline;
 mod place;
@@ -20,8 +22,10 @@ mod verify;
 
 use std::fmt;
 
+pub use archive::Archive;
 pub use backup::{BackupError, BackupSummary, OfflineError, backup_offline};
 pub(crate) use backup::{Source, check_place, copy as copy_journal};
+pub use import::{ImportError, Imported, Importer, Pass};
 pub use plan::GroupLoss;
 pub use repair::{Repair, Repaired};
 pub use restore::{Restored, restore};

@@ -8,7 +8,7 @@ use crate::store::disk::Disk;
 use crate::store::index::{IndexError, IndexHome};
 use crate::store::indexer::{FoldError, Indexer};
 use crate::store::journal::writer::Journal;
-use crate::store::journal::{Applied, JournalReader, Opened, Position, recovery};
+use crate::store::journal::{Applied, DirectoryId, JournalReader, Opened, Position, recovery};
 
 /// The parts of a journal for whoever writes to it.
 pub(super) fn journal<D: Disk>(disk: D, format: Format) -> Journal<D> {
@@ -39,8 +39,20 @@ pub(super) fn catch_up<D: Disk>(
     mut progress: impl FnMut(Position),
 ) -> Result<(), OpenError> {
     let done = indexer.replay(end, &mut progress).and_then(|()| Ok(indexer.flush()?));
-    done.map_err(|error| match error {
+    done.map_err(open_error)
+}
+
+/// Why a packet could not be folded, for whoever opens a directory.
+pub(super) fn open_error(error: FoldError) -> OpenError {
+    match error {
         FoldError::Index(error) => OpenError::Index(error.0),
         FoldError::Journal(error) => OpenError::from(error),
-    })
+    }
+}
+
+/// A random id for a new directory.
+pub(super) fn directory_id() -> DirectoryId {
+    let mut id = [0; 16];
+    rand::rngs::StdRng::from_os_rng().fill_bytes(&mut id);
+    id
 }
