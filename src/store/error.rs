@@ -62,7 +62,7 @@ impl fmt::Display for OpenError {
             ),
             Self::Corrupt { file, offset, reason } => write!(
                 f,
-                "{file} is damaged at offset {offset} ({reason}): restore a backup, or ask for help with this file"
+                "{file} is damaged at offset {offset} ({reason}): restore a backup, or see `roundtable repair --dry-run`"
             ),
             Self::Disk(error) => write!(f, "{error}: check the data directory's owner, mode and free space"),
             Self::Index(reason) => {
