@@ -226,6 +226,17 @@ impl Client {
         }
     }
 
+    /// A backup of everything that is durable when the server takes the request; for the operator role. `path`: a
+    /// directory on the server's machine, absolute, empty or absent. `patience`: how long it may take. Gives how many
+    /// files it has, and how many bytes.
+    pub fn backup(&mut self, path: &str, patience: Duration) -> Result<(u64, u64), ClientError> {
+        let request = self.link.session.request(&Request::Backup { path: path.to_owned() }).map_err(too_large)?;
+        match self.link.answer_within(request, patience)? {
+            Reply::BackupDone { files, bytes } => Ok((files, bytes)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The groups that the user is in, as far as this connection was told of them: what a user interface shows.
     pub fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
         self.link.session.groups()

@@ -65,7 +65,7 @@ impl Link {
     /// Waits for the answer to a request. `operation` is that of a change: if the connection breaks, nobody here
     /// knows whether it happened.
     pub(super) fn answer(&mut self, request: RequestId, operation: Option<OperationId>) -> Result<Reply, ClientError> {
-        self.await_answer(request).map_err(|error| match (operation, error) {
+        self.await_answer(request, self.timeout).map_err(|error| match (operation, error) {
             (Some(operation), ClientError::Closed { reason }) => ClientError::OutcomeUnknown { operation, reason },
             (Some(operation), ClientError::TimedOut | ClientError::Protocol(_)) => {
                 ClientError::OutcomeUnknown { operation, reason: None }
@@ -74,8 +74,13 @@ impl Link {
         })
     }
 
-    fn await_answer(&mut self, request: RequestId) -> Result<Reply, ClientError> {
-        let deadline = Instant::now() + self.timeout;
+    /// Waits for an answer that may take long; the heartbeat tells whether the server is there.
+    pub(super) fn answer_within(&mut self, request: RequestId, patience: Duration) -> Result<Reply, ClientError> {
+        self.await_answer(request, patience)
+    }
+
+    fn await_answer(&mut self, request: RequestId, patience: Duration) -> Result<Reply, ClientError> {
+        let deadline = Instant::now() + patience;
         loop {
             // Answers to requests that were given up on are passed over.
             while let Some((answered, reply)) = self.session.poll_reply() {

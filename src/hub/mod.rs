@@ -13,6 +13,7 @@
 //!
 //! It knows the wire and the storage port, and neither sockets nor files.
 
+mod backup;
 mod cache;
 mod catch_up;
 mod changes;
@@ -276,9 +277,12 @@ impl Hub {
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
             Event::FeedRead { read, page } => self.finish_feed_page(read, page),
+            Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // Whoever drives the hub stops the process; nothing that is pending is ever released.
-            Event::Failed { .. } => {}
+            // Never asked for by the hub: for those who embed storage, and for its care.
+            // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
+            // is pending is ever released.
+            Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();
     }

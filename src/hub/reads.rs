@@ -31,6 +31,8 @@ pub(super) enum PendingRead {
     Feed(ConnectionKey, Option<Caller>),
     /// The gauges of storage.
     Stats(Caller),
+    /// A backup.
+    Backup(Caller),
 }
 
 impl Hub {

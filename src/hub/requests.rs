@@ -226,9 +226,11 @@ impl Hub {
                 self.audit(&caller, &request);
                 self.kick(&caller, user);
             }
-            Request::Hello(_) | Request::Ping | Request::Backup { .. } => {
-                self.unserved(key, header.request_id);
+            Request::Backup { ref path } => {
+                self.audit(&caller, &request);
+                self.backup(caller, path.clone());
             }
+            Request::Hello(_) | Request::Ping => unreachable!("taken before"),
         }
     }
 
@@ -284,5 +286,5 @@ fn decode(frame: Frame<'_>) -> Result<Asked, Bad> {
 
 /// The requests of this version; `docs/protocol.md` has the same list.
 fn is_served(kind: Kind) -> bool {
-    sort_of(kind).is_some() && kind != Kind::Backup || matches!(kind, Kind::Hello | Kind::Ping)
+    sort_of(kind).is_some() || matches!(kind, Kind::Hello | Kind::Ping)
 }

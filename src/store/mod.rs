@@ -9,6 +9,7 @@
 //! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
+mod care;
 mod directory;
 mod disk;
 mod error;
@@ -20,6 +21,10 @@ mod record;
 mod tables;
 mod thread;
 
+pub use care::{
+    Archive, BackupError, BackupSummary, Finding, GroupLoss, ImportError, Imported, Importer, Loss, OfflineError, Pass,
+    Progress, Repair, Repaired, Restored, Severity, Verified, backup_offline, restore, verify,
+};
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
 pub use thread::{Storage, StorageOptions};
@@ -158,6 +163,22 @@ pub enum Request {
         /// At most so many items.
         items_max: usize,
     },
+    /// A page of all groups, in the order of their ids. Answered by [`Event::GroupsScanned`].
+    ScanGroups {
+        /// The number to answer with.
+        read: ReadId,
+        /// Only groups with a higher id.
+        after: Option<GroupId>,
+        /// At most so many; fewer where their records are large.
+        count_max: usize,
+    },
+    /// A backup of everything that is durable now. Answered by [`Event::BackupDone`]; commits and look-ups go on.
+    Backup {
+        /// The number to answer with.
+        read: ReadId,
+        /// A directory that is empty or absent, as an absolute path.
+        path: String,
+    },
     /// Counters and gauges of storage. Answered by [`Event::StatsRead`].
     ReadStats {
         /// The number to answer with.
@@ -226,6 +247,15 @@ pub enum Event {
         /// Whether there are more behind the last.
         more: bool,
     },
+    /// A page of all groups, dissolved ones included.
+    GroupsScanned {
+        /// The number that was asked with.
+        read: ReadId,
+        /// In the order of their ids; a page ends before a damaged record, which fails the next one.
+        groups: Result<Vec<GroupState>, Damaged>,
+        /// Whether there are more behind the last.
+        more: bool,
+    },
     /// Entries, ascending and without gap, beginning at the seq that was asked for.
     EntriesRead {
         /// The number that was asked with.
@@ -239,6 +269,13 @@ pub enum Event {
         read: ReadId,
         /// The page.
         page: Result<FeedPage, FeedError>,
+    },
+    /// A backup is done, or came to nothing.
+    BackupDone {
+        /// The number that was asked with.
+        read: ReadId,
+        /// What it consists of.
+        result: Result<BackupSummary, BackupError>,
     },
     /// Counters and gauges.
     StatsRead {

@@ -265,10 +265,15 @@ fn a_token_of_another_role_is_refused_what_is_not_its_own() {
     world.ask(operator, &hello("operator:o", "console"));
     let id = world.ask(operator, &Request::Stats);
     assert!(matches!(world.find_reply(operator, id), Some(Reply::StatsListed { stats }) if stats.len() > 20));
+    let backup = Request::Backup { path: "/backups/1".to_owned() };
+    let id = world.ask(operator, &backup);
+    assert_eq!(world.find_reply(operator, id), Some(Reply::BackupDone { files: 3, bytes: 4711 }));
     let request = world.create_request("", &[]);
     let id = world.ask(operator, &request);
     assert_eq!(world.refusal(operator, id).name(), "FORBIDDEN");
     let alice = world.open("alice", "phone");
+    let id = world.ask(alice, &backup);
+    assert_eq!(world.refusal(alice, id).name(), "FORBIDDEN");
     let id = world.ask(alice, &Request::Stats);
     assert_eq!(world.refusal(alice, id).name(), "FORBIDDEN");
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod feed;
 mod fold;
+mod listing;
 #[cfg(test)]
 mod tests;
 
