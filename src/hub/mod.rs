@@ -19,12 +19,17 @@ mod changes;
 mod connection;
 mod directory;
 mod group;
+mod hello;
+mod history;
 mod marks;
+mod operate;
 mod operations;
 mod outbox;
+mod permit;
 mod reads;
 mod release;
 mod requests;
+mod signals;
 mod stats;
 mod task;
 #[cfg(test)]
@@ -39,6 +44,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use connection::ConnectionKey;
+pub use operate::{Audit, Audited};
+pub use permit::Policy;
 
 use crate::ids::{GroupId, Identity, Principal, TokenError};
 use crate::limits::{
@@ -83,6 +90,7 @@ pub trait Authenticator: Send {
 /// The core of a server.
 pub struct Hub {
     now: Now,
+    policy: Policy,
     authenticator: Box<dyn Authenticator>,
     hasher: RandomState,
     random: StdRng,
@@ -112,6 +120,7 @@ pub struct Hub {
     /// Connections that wait for the disk to catch up with changes.
     held_back: Vec<ConnectionKey>,
     requests: VecDeque<StoreRequest>,
+    audits: VecDeque<Audit>,
     dirty: VecDeque<ConnectionKey>,
     finished: VecDeque<ConnectionKey>,
     closed: VecDeque<ConnectionKey>,
@@ -124,11 +133,12 @@ pub struct Hub {
 
 impl Hub {
     /// A hub without connections. `started` is the time of its first input.
-    pub fn new(seed: Seed, authenticator: Box<dyn Authenticator>, started: Now) -> Self {
+    pub fn new(seed: Seed, policy: Policy, authenticator: Box<dyn Authenticator>, started: Now) -> Self {
         let [k0, k1, k2, k3] = seed.hash;
         let hasher = RandomState::with_seeds(k0, k1, k2, k3);
         Self {
             now: started,
+            policy,
             authenticator,
             random: StdRng::from_seed(seed.ids),
             connections: Connections::default(),
@@ -154,6 +164,7 @@ impl Hub {
             timers: BTreeSet::new(),
             held_back: Vec::new(),
             requests: VecDeque::new(),
+            audits: VecDeque::new(),
             dirty: VecDeque::new(),
             finished: VecDeque::new(),
             closed: VecDeque::new(),
@@ -171,7 +182,7 @@ impl Hub {
         let over = self.connections.len() >= CONNECTIONS_MAX || self.unauthenticated >= UNAUTHENTICATED_MAX;
         self.connection_count += 1;
         self.unauthenticated += 1;
-        let key = self.connections.insert(Connection::new(self.connection_count, now.monotonic_ms));
+        let key = self.connections.insert(Connection::new(self.connection_count, now));
         self.counters.accepted += 1;
         if over {
             self.close_with(key, ErrorCode::TooMany, 0, "the server has no room for another connection");
@@ -255,6 +266,8 @@ impl Hub {
             Event::GroupLoaded { group, state } => self.finish_group_load(group, state),
             Event::UserLoaded { read, memberships } => self.finish_user_load(read, memberships),
             Event::OperationsLoaded { principal, operations } => self.finish_operations_load(&principal, &operations),
+            Event::MembershipLoaded { read, membership } => self.finish_membership(read, membership),
+            Event::MarksRead { read, marks } => self.finish_readers(read, marks),
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),

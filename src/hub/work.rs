@@ -55,10 +55,16 @@ impl Hub {
         }
         match task {
             Task::Change { caller, key, kind, act } => self.change(id, caller, key, kind, act),
+            // Ephemeral: it goes by the last durable list, and waits for nothing.
+            Task::Signal { caller, body } => {
+                self.signal(id, &caller, &body);
+                Ok(())
+            }
             Task::RepeatCreate { .. }
             | Task::Show { .. }
             | Task::History(_)
             | Task::Mark { .. }
+            | Task::Readers { .. }
             | Task::Notice { .. } => {
                 self.read_in_order(id, task);
                 Ok(())
@@ -78,11 +84,12 @@ impl Hub {
     /// Does work that reads the durable state of a group.
     pub(super) fn run_read(&mut self, id: GroupId, task: Task) {
         match task {
-            Task::Change { .. } => unreachable!("changes are decided when they come"),
+            Task::Change { .. } | Task::Signal { .. } => unreachable!("they begin when they come"),
             Task::RepeatCreate { caller, operation } => self.repeat_create(&caller, operation),
             Task::Show { caller, newer_than } => self.show(id, &caller, newer_than),
             Task::History(job) => self.read_history(id, job),
             Task::Mark { caller, received, read } => self.mark(id, &caller, received, read),
+            Task::Readers { caller, seq } => self.readers(id, caller, seq),
             Task::Notice { connection } => self.tell_loaded(connection, id),
         }
     }
@@ -119,8 +126,10 @@ impl Hub {
         let Some(slot) = self.groups.remove(&id) else { return };
         for task in slot.waiting {
             match task {
-                Task::Change { caller, .. } => self.refuse(caller.connection, caller.request_id, error.clone()),
-                Task::Show { caller, .. } => {
+                Task::Change { caller, .. } | Task::Signal { caller, .. } => {
+                    self.refuse(caller.connection, caller.request_id, error.clone());
+                }
+                Task::Show { caller, .. } | Task::Readers { caller, .. } => {
                     self.answer_large(caller.connection, caller.request_id, &Reply::Error(error.clone()));
                 }
                 Task::Mark { caller, .. } => self.refuse_mark(&caller, error.clone()),

@@ -102,6 +102,22 @@ pub enum Request {
         /// Whose.
         user: UserId,
     },
+    /// A user's place in one group. Answered by [`Event::MembershipLoaded`].
+    LoadMembership {
+        /// The number to answer with.
+        read: ReadId,
+        /// Whose.
+        user: UserId,
+        /// In which group.
+        group: GroupId,
+    },
+    /// The marks of a group's members. Answered by [`Event::MarksRead`].
+    ReadMarks {
+        /// The number to answer with.
+        read: ReadId,
+        /// Of which group.
+        group: GroupId,
+    },
     /// The remembered operations of a principal. Answered by [`Event::OperationsLoaded`].
     LoadOperations {
         /// Whose.
@@ -168,6 +184,20 @@ pub enum Event {
         read: ReadId,
         /// The memberships.
         memberships: Vec<Membership>,
+    },
+    /// A user's place in one group, or nothing where it has none.
+    MembershipLoaded {
+        /// The number that was asked with.
+        read: ReadId,
+        /// The membership, possibly one that has ended.
+        membership: Option<Membership>,
+    },
+    /// The marks of a group's members, in the order of joining; nothing where there is no such group.
+    MarksRead {
+        /// The number that was asked with.
+        read: ReadId,
+        /// One for each member.
+        marks: Result<Vec<Mark>, Damaged>,
     },
     /// The remembered operations of a principal, oldest first.
     OperationsLoaded {

@@ -103,12 +103,12 @@ fn a_malformed_body_is_told_and_the_tenth_in_a_minute_closes() {
 fn kinds_and_flags_that_are_not_served_are_refused_and_the_connection_lives() {
     let mut world = World::new();
     let alice = world.open("alice", "phone");
-    for kind in [Kind::Add, Kind::Rename, Kind::Whisper, Kind::Kick, Kind::Feed] {
+    for kind in [Kind::Backup, Kind::Feed] {
         let id = raw(&mut world, alice, kind, 0, b"");
         assert_eq!(world.refusal(alice, id).name(), "UNKNOWN_KIND");
     }
-    for flags in [flags::AS_USER, 0x80] {
-        let id = raw(&mut world, alice, Kind::Ping, flags, b"");
+    for reserved in [0x02, 0x80, 0x80 | flags::AS_USER] {
+        let id = raw(&mut world, alice, Kind::Ping, reserved, b"");
         assert_eq!(world.refusal(alice, id).name(), "UNKNOWN_KIND");
     }
     let mut frame = Vec::new();

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, Principal, UserId};
-use crate::store::{Change, Damaged, Effect, Event, GroupState, GroupSummary, Membership, Operation, Request, Ticket};
+use crate::store::{
+    Change, Damaged, Effect, Event, GroupState, GroupSummary, Mark, Membership, Operation, Request, Ticket,
+};
 
 pub(super) struct Kept {
     pub(super) record: Record,
@@ -31,6 +33,8 @@ pub(super) struct Model {
     pub(super) groups: BTreeMap<GroupId, Kept>,
     pub(super) places: BTreeMap<(UserId, GroupId), Membership>,
     pub(super) operations: BTreeMap<Principal, Vec<Operation>>,
+    /// From which seq through which a user was in a group, one after the other.
+    pub(super) stays: BTreeMap<(UserId, GroupId), Vec<(u64, Option<u64>)>>,
     /// Every effect that became durable, in order.
     pub(super) effects: Vec<Effect>,
     /// Every packet of marks that became durable.
@@ -71,6 +75,7 @@ impl Model {
                         place.received = place.received.max(mark.received);
                         place.read = place.read.max(mark.read);
                     }
+                    self.drop_ended();
                 }
             }
         }
@@ -99,28 +104,51 @@ impl Model {
 
     fn place_members(&mut self, group: GroupId) {
         let kept = &self.groups[&group];
-        for member in &kept.record.members {
-            let place =
-                Membership { group, joined: member.joined, until: None, received: 0, read: 0, head: kept.head() };
-            self.places.entry((member.user.clone(), group)).or_insert(place);
-        }
         let head = kept.head();
+        for member in &kept.record.members {
+            let (joined, key) = (member.joined, (member.user.clone(), group));
+            let new = Membership { group, joined, until: None, received: 0, read: 0, head };
+            let place = self.places.entry(key.clone()).or_insert(new);
+            let stays = self.stays.entry(key).or_default();
+            if stays.last().is_none_or(|(last, _)| *last != joined) {
+                (place.joined, place.until) = (joined, None);
+                stays.push((joined, None));
+            }
+        }
         for ((user, _), place) in self.places.iter_mut().filter(|((_, of), _)| *of == group) {
             place.head = head;
             if place.until.is_none() && !kept.record.has(user) {
                 place.until = Some(head);
+                let stay = self.stays.get_mut(&(user.clone(), group)).and_then(|stays| stays.last_mut());
+                stay.expect("who leaves was in it").1 = Some(head);
             }
         }
+        self.drop_ended();
+    }
+
+    /// A membership that has ended is kept until its user has received all of it.
+    fn drop_ended(&mut self) {
+        self.places.retain(|_, place| place.until.is_none_or(|until| place.received < until));
     }
 
     /// Whether a user was in a group when an entry was made.
     pub(super) fn was_member(&self, user: &UserId, group: GroupId, seq: u64) -> bool {
-        let place = self.places.get(&(user.clone(), group));
-        place.is_some_and(|place| place.joined <= seq && place.until.is_none_or(|until| seq <= until))
+        let stays = self.stays.get(&(user.clone(), group)).into_iter().flatten();
+        stays.into_iter().any(|(joined, until)| *joined <= seq && until.is_none_or(|until| seq <= until))
     }
 
     fn places_of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Membership> {
         self.places.iter().filter(move |((of, _), _)| of == user).map(|(_, place)| place)
+    }
+
+    fn marks(&self, group: GroupId) -> Vec<Mark> {
+        let members = &self.groups[&group].record.members;
+        let place = |user: &UserId| &self.places[&(user.clone(), group)];
+        let mark = |user: &UserId| {
+            let Membership { received, read, .. } = *place(user);
+            Mark { user: user.clone(), group, received, read }
+        };
+        members.iter().map(|member| mark(&member.user)).collect()
     }
 
     fn summary(&self, place: &Membership) -> GroupSummary {
@@ -164,6 +192,13 @@ impl Model {
             Request::LoadUser { read, user } => {
                 Event::UserLoaded { read: *read, memberships: self.places_of(user).cloned().collect() }
             }
+            Request::LoadMembership { read, user, group } => {
+                Event::MembershipLoaded { read: *read, membership: self.places.get(&(user.clone(), *group)).cloned() }
+            }
+            Request::ReadMarks { read, group } if self.damaged.contains(group) => {
+                Event::MarksRead { read: *read, marks: Err(Damaged) }
+            }
+            Request::ReadMarks { read, group } => Event::MarksRead { read: *read, marks: Ok(self.marks(*group)) },
             Request::LoadOperations { principal } => Event::OperationsLoaded {
                 principal: principal.clone(),
                 operations: self.operations.get(principal).cloned().unwrap_or_default(),

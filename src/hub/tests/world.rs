@@ -5,12 +5,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::audit::Audit;
 use super::model::Model;
-use crate::hub::{Authenticator, ConnectionKey, Hub, Now, Seed};
+use crate::hub::{Authenticator, ConnectionKey, Hub, Now, Policy, Seed};
 use crate::ids::{DeviceId, GroupId, Identity, OperationId, Role, TokenError, UserId};
 use crate::store::{Event, Request as StoreRequest, Ticket};
 use crate::wire::{
     Attach, Changed, Created, Deframer, ErrorBody, FrameCaps, GroupPacket, GroupSeq, Hello, HistoryOutcome,
-    HistoryRequest, Kind, LogEntry, Mark, Push, Reply, Request,
+    HistoryRequest, Kind, LogEntry, Mark, Push, Reply, Request, flags,
 };
 
 const START: Now = Now { monotonic_ms: 1_000, wall_ms: 1_760_000_000_000 };
@@ -127,7 +127,7 @@ impl World {
     pub(super) fn over(model: Model) -> Self {
         let seed = Seed { hash: [1, 2, 3, 4], ids: [7; 32] };
         let mut world = Self {
-            hub: Hub::new(seed, Box::new(Tokens), START),
+            hub: Hub::new(seed, Policy::default(), Box::new(Tokens), START),
             model,
             now: START,
             synced: true,
@@ -408,7 +408,11 @@ impl World {
         let line = &mut self.lines[peer.0];
         line.to_hub.feed(bytes);
         while let Ok(Some(frame)) = line.to_hub.next_frame(FrameCaps::Client) {
-            let request = Kind::from_number(frame.header.kind).and_then(|kind| Request::decode(kind, frame.body));
+            let body = match frame.header.flags {
+                flags::AS_USER => Request::split_user(frame.body).map_or(frame.body, |(_, body)| body),
+                _ => frame.body,
+            };
+            let request = Kind::from_number(frame.header.kind).and_then(|kind| Request::decode(kind, body));
             if let Some(Ok(request)) = request {
                 line.audit.sent(frame.header.request_id, request);
             } else {
@@ -428,6 +432,15 @@ impl World {
     /// A peer asks; its request's number.
     pub(super) fn ask(&mut self, peer: Peer, request: &Request) -> u32 {
         self.ask_all(peer, std::slice::from_ref(request))[0]
+    }
+
+    /// A service asks for a user.
+    pub(super) fn ask_as(&mut self, peer: Peer, request: &Request, user: &UserId) -> u32 {
+        let mut bytes = Vec::new();
+        let id = self.next_request_id(peer);
+        request.encode_frame_as(&mut bytes, id, Some(user));
+        self.send_bytes(peer, &bytes);
+        id
     }
 
     /// Several requests in one piece.

@@ -213,6 +213,10 @@ impl<D: Disk> IndexThread<D> {
             Request::LoadUser { read, user } => {
                 Event::UserLoaded { read: *read, memberships: indexer.load_user(user)? }
             }
+            Request::LoadMembership { read, user, group } => {
+                Event::MembershipLoaded { read: *read, membership: indexer.load_membership(user, *group)? }
+            }
+            Request::ReadMarks { read, group } => Event::MarksRead { read: *read, marks: indexer.read_marks(*group)? },
             Request::LoadOperations { principal } => Event::OperationsLoaded {
                 principal: principal.clone(),
                 operations: indexer.load_operations(principal)?,
