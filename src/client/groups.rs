@@ -358,7 +358,7 @@ impl Groups {
 }
 
 /// Whether the entry ends the user's own membership.
-fn ends_membership(entry: &LogEntry, me: Option<&UserId>) -> bool {
+pub(super) fn ends_membership(entry: &LogEntry, me: Option<&UserId>) -> bool {
     let LogEntry::Shown(entry) = entry else { return false };
     match &entry.event {
         LogEvent::Dissolved => true,

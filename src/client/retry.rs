@@ -84,6 +84,7 @@ pub(super) fn may_reconnect(reason: &ErrorBody) -> bool {
             | ErrorCode::AuthFailed
             | ErrorCode::TokenExpired
             | ErrorCode::TakenOver
+            | ErrorCode::Kicked
             | ErrorCode::UnknownKind
             | ErrorCode::Malformed
             | ErrorCode::NotFound
