@@ -156,6 +156,10 @@ impl Hub {
         let Some(id) = job.groups.front().map(|at| at.group) else { unreachable!("a job is at a group") };
         let Some(group) = self.loaded_group(id) else { unreachable!("a group that is read stays loaded") };
         group.reads -= 1;
+        if group.durable.has(&job.caller.user) {
+            // Added again while its former membership was looked up.
+            return self.read_history(id, job);
+        }
         let until = membership.as_ref().and_then(|membership| self.former_until(&job.caller.user, membership));
         let (Some(membership), Some(until)) = (membership, until) else {
             return self.refuse_part(id, job, not_found());

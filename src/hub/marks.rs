@@ -92,6 +92,11 @@ impl Hub {
         received: u64,
         read: u64,
     ) {
+        if let Some(group) = self.loaded_group(id).filter(|group| group.durable.has(&caller.user)) {
+            // Added again while its former membership was looked up.
+            let head = group.durable_head;
+            return self.note_mark(id, caller, (received, read), head);
+        }
         match membership.and_then(|membership| self.former_until(&caller.user, membership)) {
             Some(until) => self.note_mark(id, caller, (received, read), until),
             None => self.refuse_mark(caller, not_found()),

@@ -27,7 +27,7 @@ impl Hub {
         if let Err(task) = self.begin(id, task)
             && let Some(slot) = self.groups.get_mut(&id)
         {
-            slot.waiting.push_front(task);
+            slot.waiting.push_front(*task);
         }
     }
 
@@ -41,7 +41,7 @@ impl Hub {
             let Some(task) = slot.waiting.pop_front() else { return };
             if let Err(task) = self.begin(id, task) {
                 if let Some(slot) = self.groups.get_mut(&id) {
-                    slot.waiting.push_front(task);
+                    slot.waiting.push_front(*task);
                 }
                 return;
             }
@@ -49,7 +49,7 @@ impl Hub {
     }
 
     /// Begins one piece of work on a loaded group; gives it back if something else has to be loaded first.
-    fn begin(&mut self, id: GroupId, task: Task) -> Result<(), Task> {
+    fn begin(&mut self, id: GroupId, task: Task) -> Result<(), Box<Task>> {
         if let Some(group) = self.loaded_group(id) {
             group.used = true;
         }

@@ -28,13 +28,16 @@ impl Kept {
     }
 }
 
+/// From which seq through which a user was in a group; without an end if it still is.
+type Stay = (u64, Option<u64>);
+
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) groups: BTreeMap<GroupId, Kept>,
     pub(super) places: BTreeMap<(UserId, GroupId), Membership>,
     pub(super) operations: BTreeMap<Principal, Vec<Operation>>,
     /// From which seq through which a user was in a group, one after the other.
-    pub(super) stays: BTreeMap<(UserId, GroupId), Vec<(u64, Option<u64>)>>,
+    pub(super) stays: BTreeMap<(UserId, GroupId), Vec<Stay>>,
     /// Every effect that became durable, in order.
     pub(super) effects: Vec<Effect>,
     /// Every packet of marks that became durable.

@@ -5,6 +5,7 @@
 //! In the end everything drains, and then every device must have exactly what storage has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -47,6 +48,8 @@ struct Seen {
     acknowledged: BTreeMap<(UserId, OperationId), (GroupId, u64)>,
     /// Those of them that change nothing where it is so already.
     may_change_nothing: BTreeSet<(UserId, OperationId)>,
+    /// Where reading went on behind a gap, because its user had left and come back.
+    cuts: Vec<(UserId, GroupId, u64)>,
     rare: BTreeMap<&'static str, usize>,
 }
 
@@ -117,6 +120,14 @@ impl Device {
                 Told::Behind { .. } => *seen.rare.entry("behind").or_default() += 1,
                 Told::TakenOver => unreachable!("a device has one connection that it listens to"),
                 Told::Ready | Told::AuthenticateSoon { .. } => {}
+                Told::Truncated { group, floor } => {
+                    // Its user left and came back while it was reading: what it has not of the first stay is lost to it.
+                    seen.cuts.push((self.user.clone(), group, floor));
+                    self.nexts.insert(group, floor);
+                    if let Some(held) = self.held.get_mut(&group) {
+                        held.next = floor;
+                    }
+                }
                 Told::Signal { group, .. } => {
                     assert!(!self.keeps || self.held.contains_key(&group), "a signal of a group that it has");
                     *seen.rare.entry("signal").or_default() += 1;
@@ -135,7 +146,7 @@ impl Device {
         assert_eq!(seq, *next, "entries ascend without gap from where a device starts");
         *next += 1;
         let Some(held) = self.held.get_mut(&group) else {
-            assert!(!self.keeps, "an entry before its group");
+            assert!(!self.keeps, "an entry before its group: {} {group} {entry:?} next {next:?}", self.user);
             return;
         };
         assert_eq!(seq, held.next);
@@ -448,6 +459,10 @@ impl Play {
         for (user, group, seq) in &self.seen.entries {
             assert!(model.was_member(user, *group, *seq), "{user} saw entry {seq} of {group}");
         }
+        for (user, group, floor) in &self.seen.cuts {
+            let stays = &model.stays[&(user.clone(), *group)];
+            assert!(stays.iter().skip(1).any(|(joined, _)| joined == floor), "{user} lost entries of {group}");
+        }
         let mut effects = BTreeMap::new();
         for effect in &model.effects {
             let (Principal::User(user) | Principal::Service(user)) = &effect.principal;
@@ -493,18 +508,47 @@ fn named(seed: u64) -> Play {
     std::panic::catch_unwind(|| play(seed)).unwrap_or_else(|_| panic!("the life with the seed {seed} went wrong"))
 }
 
+/// How many lives are run; `ROUNDTABLE_SEEDS` says otherwise for longer runs.
+fn lives() -> u64 {
+    std::env::var("ROUNDTABLE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
+}
+
+fn count_rare(rare: &mut BTreeMap<&'static str, usize>, play: &Play) {
+    let counters = &play.world.hub.counters;
+    let counted = [
+        ("acknowledged", play.seen.acknowledged.len() as u64),
+        ("cut", play.seen.cuts.len() as u64),
+        ("evicted", counters.evicted),
+        ("fell behind", counters.fallen_behind),
+    ];
+    for (what, count) in play.seen.rare.iter().map(|(what, count)| (*what, *count as u64)).chain(counted) {
+        *rare.entry(what).or_default() += usize::try_from(count).unwrap();
+    }
+}
+
 #[test]
 fn whatever_happens_every_device_ends_with_what_storage_has() {
-    let mut rare: BTreeMap<&str, usize> = BTreeMap::new();
-    for seed in 0..300 {
-        let play = named(seed);
-        for (what, count) in play.seen.rare {
-            *rare.entry(what).or_default() += count;
+    let (lives, next) = (lives(), AtomicU64::new(0));
+    let run = || {
+        let mut rare = BTreeMap::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= lives {
+                return rare;
+            }
+            count_rare(&mut rare, &named(seed));
         }
-        *rare.entry("acknowledged").or_default() += play.seen.acknowledged.len();
-        *rare.entry("evicted").or_default() += usize::try_from(play.world.hub.counters.evicted).unwrap();
-        *rare.entry("fell behind").or_default() += usize::try_from(play.world.hub.counters.fallen_behind).unwrap();
-    }
+    };
+    let mut rare: BTreeMap<&str, usize> = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let runs: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        for counted in runs.into_iter().map(|run| run.join().expect("the panic above names the seed")) {
+            for (what, count) in counted {
+                *rare.entry(what).or_default() += count;
+            }
+        }
+    });
     println!("{rare:?}");
     let wanted = [
         "acknowledged",
@@ -520,7 +564,7 @@ fn whatever_happens_every_device_ends_with_what_storage_has() {
         "signal",
     ];
     for what in wanted {
-        assert!(rare.get(what).is_some_and(|count| *count > 10), "{what} is reached: {rare:?}");
+        assert!(rare.get(what).is_some_and(|count| *count > 3), "{what} is reached: {rare:?}");
     }
 }
 

@@ -393,7 +393,7 @@ impl World {
             if kind == Kind::GroupPacket {
                 let mut bytes = Vec::new();
                 crate::wire::encode_frame(&mut bytes, kind, 0, frame.header.request_id, |writer| {
-                    writer.raw(frame.body)
+                    writer.raw(frame.body);
                 });
                 line.packets.push(bytes);
             }
