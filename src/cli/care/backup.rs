@@ -1,7 +1,7 @@
 //! `backup`: of a running server, or of a directory that no server runs on.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use roundtable::client::ClientError;
@@ -14,9 +14,6 @@ use crate::cli::connect::IdentityArgs;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::Output;
 use crate::cli::text::escape;
-
-/// A backup may take long where it has to be copied; heartbeats tell whether the server is there.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Back up a running server
 #[derive(Args)]
@@ -52,7 +49,7 @@ impl Backup {
 
     fn ask_server(&self, path: &str) -> Result<(u64, u64), Failure> {
         let mut client = self.identity.connect_as_operator()?;
-        client.backup(path, PATIENCE).map_err(|error| match error {
+        client.backup(path).map_err(|error| match error {
             // The server's own words name the place.
             ClientError::Refused(body) => refused(&body),
             other => other.into(),
