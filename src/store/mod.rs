@@ -20,6 +20,15 @@ mod record;
 mod tables;
 mod thread;
 
+/// Storage on a simulated disk, for the tests of those who stand on this port.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::disk::Disk as TestDisk;
+    pub(crate) use super::disk::simulated::{Fault, SimulatedDisk};
+    pub(crate) use super::index::memory::MemoryHome;
+    pub(crate) use super::thread::Parts;
+}
+
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
 pub use thread::{Storage, StorageOptions};
