@@ -17,6 +17,7 @@ mod kills;
 mod ledger;
 mod many;
 mod model;
+mod rules;
 
 use std::path::Path;
 
