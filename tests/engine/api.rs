@@ -1,5 +1,7 @@
 //! Each call, its errors, and what it leaves.
 
+use std::slice::from_ref;
+
 use roundtable::Engine;
 use roundtable::engine::{Actor, Changed, EngineError, Page};
 use roundtable::group::{Event, Limit, Succession};
@@ -47,10 +49,10 @@ fn the_whole_life_of_a_group_is_its_record_and_its_log_and_both_are_there_after_
     let changed = |seq, version| Changed { group: *group, seq, version, repeated: false };
     assert_eq!(engine.acting(bob).append(*group, *b"hello").unwrap(), changed(2, 1));
     assert_eq!(engine.acting(bob).add(*group, &[dave.clone(), carol.clone()]).unwrap(), changed(3, 3));
-    assert_eq!(engine.acting(bob).add(*group, &[carol.clone()]).unwrap(), changed(3, 3), "it is so already");
+    assert_eq!(engine.acting(bob).add(*group, from_ref(carol)).unwrap(), changed(3, 3), "it is so already");
     assert_eq!(engine.acting(alice).rename(*group, "new").unwrap(), changed(4, 4));
-    assert_eq!(engine.acting(alice).whisper(*group, &[bob.clone()], *b"psst").unwrap(), changed(5, 4));
-    assert_eq!(engine.acting(alice).remove(*group, &[carol.clone()]).unwrap(), changed(6, 6));
+    assert_eq!(engine.acting(alice).whisper(*group, from_ref(bob), *b"psst").unwrap(), changed(5, 4));
+    assert_eq!(engine.acting(alice).remove(*group, from_ref(carol)).unwrap(), changed(6, 6));
     assert_eq!(engine.acting(alice).transfer(*group, &dave).unwrap(), changed(7, 7));
     assert_eq!(engine.acting(&dave).leave(*group).unwrap(), changed(8, 8));
     assert_eq!(scene.members(), ["alice", "bob"]);
@@ -79,10 +81,10 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(stranger_acts().leave(group), Err(EngineError::NotFound));
     assert_eq!(engine.acting(&alice).append(absent, *b"x"), Err(EngineError::NotFound));
     assert_eq!(engine.acting(&bob).rename(group, "x"), Err(EngineError::Forbidden));
-    assert_eq!(engine.acting(&bob).remove(group, &[alice.clone()]), Err(EngineError::Forbidden));
+    assert_eq!(engine.acting(&bob).remove(group, from_ref(&alice)), Err(EngineError::Forbidden));
     assert_eq!(engine.acting(&bob).dissolve(group), Err(EngineError::Forbidden));
     assert_eq!(engine.acting(&alice).transfer(group, &stranger), Err(EngineError::NotAMember));
-    assert_eq!(engine.acting(&alice).whisper(group, &[stranger.clone()], *b"x"), Err(EngineError::NotAMember));
+    assert_eq!(engine.acting(&alice).whisper(group, from_ref(&stranger), *b"x"), Err(EngineError::NotAMember));
     assert_eq!(engine.acting(&alice).rename(group, &long), Err(EngineError::Limit(Limit::Title)));
     assert_eq!(engine.acting(&alice).create(&long, &[]), Err(EngineError::Limit(Limit::Title)));
     assert_eq!(engine.acting(&alice).create("x", &crowd), Err(EngineError::Limit(Limit::Members)));
@@ -113,7 +115,7 @@ fn limits_hold_exactly() {
 fn the_system_may_do_what_an_owner_may_without_being_a_member_and_its_entries_say_so() {
     let Scene { engine, bob, carol, group, home: _home, .. } = scene();
     let system = || engine.acting(Actor::System);
-    system().remove(group, &[bob.clone()]).unwrap();
+    system().remove(group, from_ref(&bob)).unwrap();
     system().rename(group, "moderated").unwrap();
     system().append(group, *b"be kind").unwrap();
     system().transfer(group, &carol).unwrap();
@@ -130,7 +132,7 @@ fn the_system_may_do_what_an_owner_may_without_being_a_member_and_its_entries_sa
 fn an_operation_id_takes_effect_once_whatever_comes_between() {
     let Scene { home, engine, alice, bob, group, .. } = scene();
     let ids: Vec<_> = (0..5).map(|_| OperationId::random()).collect();
-    let created = engine.acting(&alice).operation(ids[0]).create("once", &[bob.clone()]).unwrap();
+    let created = engine.acting(&alice).operation(ids[0]).create("once", from_ref(&bob)).unwrap();
     let added = engine.acting(&alice).operation(ids[1]).add(group, &[user("dave")]).unwrap();
     let sent = engine.acting(&bob).operation(ids[1]).append(group, *b"of bob: another principal").unwrap();
     let over = engine.acting(&alice).operation(ids[2]).dissolve(group).unwrap();
@@ -138,7 +140,7 @@ fn an_operation_id_takes_effect_once_whatever_comes_between() {
 
     let again = |engine: &Engine| {
         let repeated = |before: Changed| Ok(Changed { repeated: true, ..before });
-        let made = engine.acting(&alice).operation(ids[0]).create("once", &[bob.clone()]).unwrap();
+        let made = engine.acting(&alice).operation(ids[0]).create("once", from_ref(&bob)).unwrap();
         assert_eq!((made.group, made.members, made.repeated), (created.group, 2, true));
         assert_eq!(engine.acting(&alice).operation(ids[1]).add(group, &[user("dave")]), repeated(added));
         assert_eq!(engine.acting(&bob).operation(ids[1]).append(group, *b"of bob: another principal"), repeated(sent));

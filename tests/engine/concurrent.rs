@@ -239,7 +239,8 @@ fn one_operation_id_said_by_many_threads_at_once_takes_effect_once() {
     let (alice, bob) = (user("alice"), user("bob"));
     for round in 0..20 {
         let id = OperationId::random();
-        let create = || engine.acting(&alice).operation(id).create("once", &[bob.clone()]).expect("it is made");
+        let create =
+            || engine.acting(&alice).operation(id).create("once", std::slice::from_ref(&bob)).expect("it is made");
         let answers: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
             threads.into_iter().map(|thread| thread.join().expect("it ends")).collect()

@@ -149,7 +149,7 @@ impl Ledger {
             let unclaimed = all.filter(|place| !self.makers.contains_key(place));
             losses.extend(unclaimed.map(|(group, seq)| format!("{group}: nobody made seq {seq}, or twice")));
         }
-        self.check_lists(found, &mut losses);
+        check_lists(found, &mut losses);
         for ((group, user), mark) in &self.marks {
             // Who is no member any more has no marks.
             if found.marks.get(&(*group, user.clone())).is_some_and(|now| now < mark) {
@@ -189,18 +189,6 @@ impl Ledger {
         }
     }
 
-    fn check_lists(&self, found: &Found, losses: &mut Vec<String>) {
-        for (user, list) in &found.lists {
-            let is_in = |(group, (snapshot, _)): (&GroupId, &(Snapshot, Vec<Entry>))| {
-                snapshot.record.has(user).then_some(*group)
-            };
-            let expected: Vec<GroupId> = found.groups.iter().filter_map(is_in).collect();
-            if *list != expected {
-                losses.push(format!("the list of {user} has {} groups, not {}", list.len(), expected.len()));
-            }
-        }
-    }
-
     /// Whether an operation is known to have made an entry: then saying it again repeats its answer.
     pub(crate) fn is_effective(&self, id: OperationId) -> bool {
         let Some(Outcome::Acknowledged(answer)) = self.operations.get(&id).map(|operation| operation.outcome) else {
@@ -231,5 +219,16 @@ fn check_group(snapshot: &Snapshot, history: &Replayed, losses: &mut Vec<String>
     }
     if history.at(history.head()) != Some(&*snapshot.record) {
         losses.push(format!("{group}: the record is not what its log makes: {:?}", snapshot.record));
+    }
+}
+
+fn check_lists(found: &Found, losses: &mut Vec<String>) {
+    for (user, list) in &found.lists {
+        let is_in =
+            |(group, (snapshot, _)): (&GroupId, &(Snapshot, Vec<Entry>))| snapshot.record.has(user).then_some(*group);
+        let expected: Vec<GroupId> = found.groups.iter().filter_map(is_in).collect();
+        if *list != expected {
+            losses.push(format!("the list of {user} has {} groups, not {}", list.len(), expected.len()));
+        }
     }
 }

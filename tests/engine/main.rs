@@ -8,6 +8,8 @@
 //! `ROUNDTABLE_ROUNDS=200 cargo test --release --test engine -- --nocapture` is the long run of the kills,
 //! `ROUNDTABLE_GROUPS=1000000` the large one of `many`, `ROUNDTABLE_SEED` repeats the choices of a run.
 
+#![allow(clippy::unwrap_used)] // these are tests, and clippy cannot tell
+
 mod alone;
 mod api;
 mod child;

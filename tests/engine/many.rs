@@ -111,9 +111,8 @@ fn status_kib(name: &str) -> u64 {
 
 fn bytes_below(path: &Path) -> u64 {
     let inside = std::fs::read_dir(path).expect("a directory").map(|item| item.expect("an item"));
-    let bytes = |item: std::fs::DirEntry| match item.path().is_dir() {
-        true => bytes_below(&item.path()),
-        false => item.metadata().expect("it is there").len(),
+    let bytes = |item: std::fs::DirEntry| {
+        if item.path().is_dir() { bytes_below(&item.path()) } else { item.metadata().expect("it is there").len() }
     };
     inside.map(bytes).sum()
 }
