@@ -5,5 +5,6 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod roles;
 mod stop;
 mod support;
