@@ -5,5 +5,6 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod reconnect;
 mod stop;
 mod support;
