@@ -97,6 +97,10 @@ pub const HISTORY_ENTRIES_MAX: usize = 256;
 pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
 /// Most groups in one page of the list of groups.
 pub const LIST_GROUPS_MAX: usize = 256;
+/// Entries of the feed that are read from the journal at once.
+pub const FEED_PAGE_ITEMS: usize = 64;
+/// The last entries that are kept in memory for services that are about to have read the feed to its end.
+pub const FEED_RECENT_ITEMS: usize = 1_024;
 /// Most connections in one page of the list of connections.
 pub const LIST_CONNECTIONS_MAX: usize = 256;
 

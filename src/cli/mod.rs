@@ -1,5 +1,6 @@
 //! The command line: one file for each family of commands. It talks to servers through `client` alone.
 
+mod care;
 mod change;
 mod connect;
 mod demo;
@@ -64,6 +65,12 @@ enum Command {
     Watch(watch::Watch),
     Ping(operate::Ping),
     Stats(operate::Stats),
+    Verify(care::Verify),
+    Repair(care::Repair),
+    Backup(care::Backup),
+    Restore(care::Restore),
+    Export(care::Export),
+    Import(care::Import),
     Connections(operate::Connections),
     Kick(operate::Kick),
     Completions(manual::Completions),
@@ -106,6 +113,12 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Watch(command) => command.run(output),
         Command::Ping(command) => command.run(output),
         Command::Stats(command) => command.run(output),
+        Command::Verify(command) => command.run(output),
+        Command::Repair(command) => command.run(output),
+        Command::Backup(command) => command.run(output),
+        Command::Restore(command) => command.run(output),
+        Command::Export(command) => command.run(output),
+        Command::Import(command) => command.run(output),
         Command::Connections(command) => command.run(output),
         Command::Kick(command) => command.run(output),
         Command::Completions(command) => command.run(output),

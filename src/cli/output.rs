@@ -45,6 +45,11 @@ impl Output {
         }
     }
 
+    /// One object, whoever reads it: for commands whose output is data.
+    pub(crate) fn object(&mut self, object: &Value) -> io::Result<()> {
+        writeln!(self.out, "{}", json_line(object))
+    }
+
     /// One line for people; nothing for programs.
     pub(crate) fn say(&mut self, human: impl FnOnce(&Paint) -> String) -> io::Result<()> {
         match self.format {
@@ -81,6 +86,10 @@ impl Paint {
 
     pub(crate) fn faint(&self, text: &str) -> String {
         self.with("2", text)
+    }
+
+    pub(crate) fn bad(&self, text: &str) -> String {
+        self.with("1;31", text)
     }
 
     pub(crate) fn good(&self, text: &str) -> String {

@@ -79,7 +79,7 @@ impl Serve {
     }
 }
 
-fn cannot_start(error: &StartError) -> Failure {
+pub(crate) fn cannot_start(error: &StartError) -> Failure {
     let exit = if error.is_damage() { Exit::Damaged } else { Exit::NoStart };
     Failure::new(exit, error.name(), error.to_string())
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use slab::Slab;
 
 use super::Now;
+use super::feed::Feed;
 use super::outbox::Outbox;
 use crate::ids::{DeviceId, GroupId, Principal, Role, UserId};
 use crate::limits::{
@@ -57,6 +58,8 @@ pub(super) struct Session {
     pub(super) notices: VecDeque<GroupId>,
     /// Notices that wait for their group to be loaded.
     pub(super) notices_loading: usize,
+    /// How far the feed has been told on it, if it asked for it.
+    pub(super) feed: Option<Feed>,
     /// Whether `Ready` is still to be told.
     pub(super) ready_owed: bool,
 }

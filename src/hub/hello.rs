@@ -50,6 +50,7 @@ impl Hub {
             behind: BTreeMap::new(),
             notices: VecDeque::new(),
             notices_loading: 0,
+            feed: None,
             ready_owed: false,
         }));
         self.unauthenticated -= 1;

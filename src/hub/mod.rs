@@ -13,11 +13,13 @@
 //!
 //! It knows the wire and the storage port, and neither sockets nor files.
 
+mod backup;
 mod cache;
 mod catch_up;
 mod changes;
 mod connection;
 mod directory;
+mod feed;
 mod group;
 mod hello;
 mod history;
@@ -56,6 +58,7 @@ use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
 use cache::Cache;
 use connection::{Connection, Connections, State};
 use directory::Directory;
+use feed::Feeds;
 use group::Slot;
 use marks::Marks;
 use operations::Window;
@@ -119,6 +122,7 @@ pub struct Hub {
     timers: BTreeSet<(u64, ConnectionKey)>,
     /// Connections that wait for the disk to catch up with changes.
     held_back: Vec<ConnectionKey>,
+    feeds: Feeds,
     requests: VecDeque<StoreRequest>,
     audits: VecDeque<Audit>,
     dirty: VecDeque<ConnectionKey>,
@@ -163,6 +167,7 @@ impl Hub {
             output_bytes: 0,
             timers: BTreeSet::new(),
             held_back: Vec::new(),
+            feeds: Feeds::default(),
             requests: VecDeque::new(),
             audits: VecDeque::new(),
             dirty: VecDeque::new(),
@@ -231,6 +236,7 @@ impl Hub {
                 self.resumed.push_back(key);
             }
             self.tell_notices(key);
+            self.resume_feed(key);
             self.settle();
         }
         // A socket that took a part may take more: asked in the next turn, so that the others come first.
@@ -260,7 +266,7 @@ impl Hub {
     pub fn handle_storage(&mut self, event: Event, now: Now) {
         self.now = now;
         match event {
-            Event::Durable { ticket } => self.release(ticket),
+            Event::Durable { ticket, lsns } => self.release(ticket, &lsns),
             Event::Credit { bytes_total } => self.credit_bytes = self.credit_bytes.max(bytes_total),
             Event::Ready => self.storage_ready = true,
             Event::GroupLoaded { group, state } => self.finish_group_load(group, state),
@@ -270,9 +276,13 @@ impl Hub {
             Event::MarksRead { read, marks } => self.finish_readers(read, marks),
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
+            Event::FeedRead { read, page } => self.finish_feed_page(read, page),
+            Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // Whoever drives the hub stops the process; nothing that is pending is ever released.
-            Event::Failed { .. } => {}
+            // Never asked for by the hub: for those who embed storage, and for its care.
+            // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
+            // is pending is ever released.
+            Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();
     }
@@ -500,6 +510,7 @@ impl Hub {
             State::Unauthenticated => self.unauthenticated -= 1,
             State::Open(session) => {
                 self.directory.remove(&session.user, key);
+                self.feeds.forget(key);
                 self.commit_marks(Some(&session.user));
             }
         }

@@ -27,8 +27,12 @@ pub(super) enum PendingRead {
     FormerMark(Caller, GroupId, u64, u64),
     /// The marks of a group's members; those who have read less than the seq are left out.
     Readers(Caller, GroupId, u64),
+    /// A page of the feed of a connection; with the request that began it, as long as that has no answer.
+    Feed(ConnectionKey, Option<Caller>),
     /// The gauges of storage.
     Stats(Caller),
+    /// A backup.
+    Backup(Caller),
 }
 
 impl Hub {

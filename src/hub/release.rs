@@ -91,11 +91,16 @@ impl Releases {
 
 impl Hub {
     /// Lets everything become visible that waited for tickets up to this one.
-    pub(super) fn release(&mut self, ticket: Ticket) {
+    pub(super) fn release(&mut self, ticket: Ticket, lsns: &[u64]) {
+        let mut lsns = lsns.iter();
         while let Some(releases) = self.releases.pop_through(ticket) {
+            let lsn = *lsns.next().expect("each ticket has its LSN");
             for release in releases {
                 match release {
-                    Release::Effect(released) => self.release_effect(&released),
+                    Release::Effect(released) => {
+                        let before = self.release_effect(&released);
+                        self.tell_feeds(lsn, &released, before);
+                    }
                     Release::Marks => self.marks.landed(),
                     Release::Answer { caller, reply } => self.answer(caller.connection, caller.request_id, &reply),
                     Release::Read { group, task } => self.run_read(group, task),
@@ -105,7 +110,8 @@ impl Hub {
         }
     }
 
-    fn release_effect(&mut self, released: &Released) {
+    /// Gives the record as it was before.
+    fn release_effect(&mut self, released: &Released) -> Arc<Record> {
         let Some(group) = self.groups.get_mut(&released.group).and_then(|slot| slot.group.as_mut()) else {
             unreachable!("a group with pending commits stays loaded")
         };
@@ -129,6 +135,7 @@ impl Hub {
             | Event::Message { .. }
             | Event::Whisper { .. } => self.release_entry(released, &before),
         }
+        before
     }
 
     /// The reply to the creator, and the one packet to every connection of every member.
@@ -304,7 +311,7 @@ impl Hub {
 }
 
 /// The users whose membership ends with an entry of a group that was so before it.
-fn ended_by<'e>(entry: &'e Entry, before: &'e Record) -> BTreeSet<&'e UserId> {
+pub(super) fn ended_by<'e>(entry: &'e Entry, before: &'e Record) -> BTreeSet<&'e UserId> {
     match &entry.event {
         Event::Removed { members } => members.iter().collect(),
         Event::Left { .. } => BTreeSet::from([&entry.sender]),

@@ -216,6 +216,7 @@ impl Hub {
                 }
                 self.finish_request(key, 0, None);
             }
+            Request::Feed { position } => self.begin_feed(caller, position),
             Request::Stats => self.stats(caller),
             Request::Connections { after, count_max } => {
                 self.audit(&caller, &request);
@@ -225,9 +226,11 @@ impl Hub {
                 self.audit(&caller, &request);
                 self.kick(&caller, user);
             }
-            Request::Hello(_) | Request::Ping | Request::Feed { .. } | Request::Backup { .. } => {
-                self.unserved(key, header.request_id);
+            Request::Backup { ref path } => {
+                self.audit(&caller, &request);
+                self.backup(caller, path.clone());
             }
+            Request::Hello(_) | Request::Ping => unreachable!("taken before"),
         }
     }
 
@@ -283,5 +286,5 @@ fn decode(frame: Frame<'_>) -> Result<Asked, Bad> {
 
 /// The requests of this version; `docs/protocol.md` has the same list.
 fn is_served(kind: Kind) -> bool {
-    sort_of(kind).is_some() && !matches!(kind, Kind::Feed | Kind::Backup) || matches!(kind, Kind::Hello | Kind::Ping)
+    sort_of(kind).is_some() || matches!(kind, Kind::Hello | Kind::Ping)
 }

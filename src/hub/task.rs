@@ -1,6 +1,7 @@
 //! Work on one group that one request, or a connection's catch-up, asks for.
 
 use super::connection::ConnectionKey;
+use super::feed::FeedJob;
 use super::history::HistoryJob;
 use crate::group::Act;
 use crate::ids::{OperationId, Principal, Role, UserId};
@@ -45,6 +46,7 @@ pub(super) enum Task {
     History(Box<HistoryJob>),
     Mark { caller: Caller, received: u64, read: u64 },
     Readers { caller: Caller, seq: u64 },
+    Feed(Box<FeedJob>),
     Signal { caller: Caller, body: std::sync::Arc<[u8]> },
     Notice { connection: ConnectionKey },
 }

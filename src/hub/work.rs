@@ -65,6 +65,7 @@ impl Hub {
             | Task::History(_)
             | Task::Mark { .. }
             | Task::Readers { .. }
+            | Task::Feed(_)
             | Task::Notice { .. } => {
                 self.read_in_order(id, task);
                 Ok(())
@@ -90,6 +91,7 @@ impl Hub {
             Task::History(job) => self.read_history(id, job),
             Task::Mark { caller, received, read } => self.mark(id, &caller, received, read),
             Task::Readers { caller, seq } => self.readers(id, caller, seq),
+            Task::Feed(job) => self.tell_feed_item(id, job),
             Task::Notice { connection } => self.tell_loaded(connection, id),
         }
     }
@@ -133,6 +135,7 @@ impl Hub {
                     self.answer_large(caller.connection, caller.request_id, &Reply::Error(error.clone()));
                 }
                 Task::Mark { caller, .. } => self.refuse_mark(&caller, error.clone()),
+                Task::Feed(job) => self.tell_feed_item_of_nobody(job),
                 Task::RepeatCreate { caller, operation } => self.repeat_create(&caller, operation),
                 Task::History(job) => self.refuse_part(id, job, error.clone()),
                 Task::Notice { connection } => self.tell_missing(connection, id, error.code),

@@ -172,7 +172,12 @@ pub(crate) fn changes_key(group: GroupId, number: u32) -> Vec<u8> {
 
 /// The key of a group's record.
 pub(crate) fn group_key(group: GroupId) -> Vec<u8> {
-    key(0x10, |writer| writer.group(group))
+    group_key_of(*group.as_bytes())
+}
+
+/// The same for any bytes: the ends of a scan.
+pub(crate) fn group_key_of(group: [u8; 16]) -> Vec<u8> {
+    key(0x10, |writer| writer.raw(&group))
 }
 
 /// The key of a group's state.
@@ -214,6 +219,16 @@ pub(crate) fn memberships_key(user: &UserId, first_group: [u8; 16]) -> Vec<u8> {
 /// The group in a key of memberships.
 pub(crate) fn memberships_first(key: &[u8]) -> Option<[u8; 16]> {
     key.last_chunk().copied()
+}
+
+/// The user in a key of memberships.
+pub(crate) fn memberships_user(key: &[u8]) -> Option<UserId> {
+    Reader::new(key.get(1..)?).user().ok()
+}
+
+/// The principal in a key of operations.
+pub(crate) fn operations_principal(key: &[u8]) -> Option<Principal> {
+    super::record::decode_principal(&mut Reader::new(key.get(1..)?)).ok()
 }
 
 impl Stored {

@@ -31,6 +31,8 @@ pub(super) struct Audit {
     /// Requests without an answer.
     asked: BTreeMap<u32, Request>,
     attached: bool,
+    /// The position of the last item of the feed.
+    position: u64,
     /// The packets that came, each with the seq to read on from.
     packets: BTreeMap<GroupId, u64>,
     /// What the device said that it has; `None` if it went by marks.
@@ -99,7 +101,8 @@ impl Audit {
     }
 
     pub(super) fn pushed(&mut self, push: &Push) {
-        let before_attach = matches!(push, Push::GoingAway { .. } | Push::AuthenticateSoon { .. });
+        let before_attach =
+            matches!(push, Push::GoingAway { .. } | Push::AuthenticateSoon { .. } | Push::FeedItem { .. });
         assert!(self.attached || before_attach, "a push before the connection is on line: {push:?}");
         match push {
             Push::GroupPacket(packet) => {
@@ -124,7 +127,10 @@ impl Audit {
                 assert!(!matches!(place, Some(Place::Behind | Place::Over)), "a signal to who is behind: {push:?}");
             }
             Push::Ready | Push::TakenOver | Push::GoingAway { .. } | Push::AuthenticateSoon { .. } => {}
-            Push::FeedItem { .. } => panic!("not served: {push:?}"),
+            Push::FeedItem { position, .. } => {
+                assert!(*position > self.position, "the feed ascends: {push:?}");
+                self.position = *position;
+            }
         }
     }
 

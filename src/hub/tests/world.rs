@@ -104,7 +104,7 @@ pub(super) struct World {
     pub(super) lines: Vec<Line>,
     peers: BTreeMap<ConnectionKey, Peer>,
     held: VecDeque<StoreRequest>,
-    unreported: VecDeque<Ticket>,
+    unreported: VecDeque<(Ticket, u64)>,
     operations: u64,
     /// Every request to storage and every byte of output, in order.
     trace: DefaultHasher,
@@ -124,7 +124,8 @@ impl World {
     }
 
     /// A server that starts on what another one has left.
-    pub(super) fn over(model: Model) -> Self {
+    pub(super) fn over(mut model: Model) -> Self {
+        model.forget_queued();
         let seed = Seed { hash: [1, 2, 3, 4], ids: [7; 32] };
         let mut world = Self {
             hub: Hub::new(seed, Policy::default(), Box::new(Tokens), START),
@@ -146,9 +147,7 @@ impl World {
 
     /// The same server after a restart: what was durable is there, nothing else.
     pub(super) fn restarted(self) -> Self {
-        let mut model = self.model;
-        model.forget_queued();
-        let mut world = Self::over(model);
+        let mut world = Self::over(self.model);
         world.operations = self.operations;
         world.hub.random = self.hub.random;
         world
@@ -229,8 +228,8 @@ impl World {
         if self.unreported.is_empty() {
             self.apply_one();
         }
-        let Some(ticket) = self.unreported.pop_front() else { return false };
-        self.hub.handle_storage(Event::Durable { ticket }, self.now);
+        let Some((ticket, lsn)) = self.unreported.pop_front() else { return false };
+        self.hub.handle_storage(Event::Durable { ticket, lsns: vec![lsn] }, self.now);
         true
     }
 

@@ -208,7 +208,7 @@ impl<D: Disk> IndexThread<D> {
         let (end, renewals) = (self.end, self.renewals);
         let indexer = self.indexer()?;
         Ok(Some(match request {
-            Request::Commit { .. } => return Ok(None),
+            Request::Commit { .. } | Request::Backup { .. } => return Ok(None),
             Request::LoadGroup { group } => Event::GroupLoaded { group: *group, state: indexer.load_group(*group)? },
             Request::LoadUser { read, user } => {
                 Event::UserLoaded { read: *read, memberships: indexer.load_user(user)? }
@@ -225,9 +225,16 @@ impl<D: Disk> IndexThread<D> {
                 let (groups, more) = indexer.list_groups(user, *after, *count_max)?;
                 Event::GroupsListed { read: *read, groups, more }
             }
+            Request::ScanGroups { read, after, count_max } => {
+                let (groups, more) = indexer.scan_groups(*after, *count_max)?;
+                Event::GroupsScanned { read: *read, groups, more }
+            }
             Request::ReadEntries { read, group, from, through, entries_max, bytes_max } => {
                 let entries = indexer.read_entries(*group, *from, *through, *entries_max, *bytes_max)?;
                 Event::EntriesRead { read: *read, entries }
+            }
+            Request::ReadFeed { read, after, items_max } => {
+                Event::FeedRead { read: *read, page: indexer.read_feed(*after, *items_max) }
             }
             Request::ReadStats { read } => {
                 let folded_lsn = indexer.folded().map_or(0, |folded| folded.lsn);
