@@ -293,3 +293,31 @@ fn the_token_of_the_source_is_what_counts() {
     };
     assert!(matches!(&error, ClientError::Closed { reason: Some(body) } if body.name() == "AUTH_FAILED"), "{error:?}");
 }
+
+#[test]
+fn the_feed_goes_on_over_breaking_connections() {
+    const HEAD: u64 = 200;
+    let server = Running::start();
+    let between = Between::start(server.address, kept_first(cutting(3)));
+    let mut options = between.options(&server, "unused");
+    options.token = server.token("gateway", Role::Service);
+    let mut service = Client::connect(options).unwrap();
+    service.feed(0).unwrap();
+    let mut alice = server.connect("alice");
+    let group = alice.create("lunch", &[user("bob")]).unwrap().group;
+    let sending = thread::spawn(move || (2..=HEAD).for_each(|_| _ = alice.send(group, "x").unwrap()));
+    let (mut next, mut last, mut resumed) = (1, 0, 0);
+    while next <= HEAD {
+        match service.next_event(Some(PATIENCE)).unwrap().expect("in time") {
+            Event::Feed { position, seq, sender, .. } => {
+                assert!(position > last, "positions ascend");
+                assert_eq!((seq, sender.as_str()), (next, "alice"), "each entry once, in order");
+                (next, last) = (seq + 1, position);
+            }
+            Event::Resumed => resumed += 1,
+            _ => {}
+        }
+    }
+    sending.join().unwrap();
+    assert!(resumed > 0, "its connections broke: {resumed}");
+}
