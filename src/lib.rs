@@ -7,6 +7,7 @@
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod engine;
 pub mod group;
 pub mod hub;
 pub mod ids;
@@ -15,3 +16,5 @@ pub mod net;
 pub mod store;
 pub mod token;
 pub mod wire;
+
+pub use engine::Engine;

@@ -115,6 +115,10 @@ pub const MARKER_DELAY_MS: u64 = 50;
 /// Bytes of journal that the index may be behind before changes have to wait.
 pub const INDEX_BACKLOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// How long a change of an embedded engine waits for room on the disk before it is refused: longer than a segment
+/// takes to be made.
+pub const ENGINE_ROOM_MS: u64 = 2_000;
+
 /// Drain at a clean stop; closing the data directory comes behind it, and both take 10 s at most.
 pub const DRAIN_MS: u64 = 8_000;
 /// Connections accepted in one turn of the loop.

@@ -279,7 +279,6 @@ impl Hub {
             Event::FeedRead { read, page } => self.finish_feed_page(read, page),
             Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // Never asked for by the hub: for those who embed storage, and for its care.
             // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
             // is pending is ever released.
             Event::GroupsScanned { .. } | Event::Failed { .. } => {}

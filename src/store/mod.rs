@@ -21,6 +21,15 @@ mod record;
 mod tables;
 mod thread;
 
+/// Storage on a simulated disk, for the tests of those who stand on this port.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::disk::Disk as TestDisk;
+    pub(crate) use super::disk::simulated::{Fault, SimulatedDisk};
+    pub(crate) use super::index::memory::MemoryHome;
+    pub(crate) use super::thread::Parts;
+}
+
 pub use care::{
     Archive, BackupError, BackupSummary, Finding, GroupLoss, ImportError, Imported, Importer, Loss, OfflineError, Pass,
     Progress, Repair, Repaired, Restored, Severity, Verified, backup_offline, restore, verify,

@@ -119,7 +119,7 @@ impl Device {
                 }
                 Told::Behind { .. } => *seen.rare.entry("behind").or_default() += 1,
                 Told::TakenOver => unreachable!("a device has one connection that it listens to"),
-                Told::Ready | Told::AuthenticateSoon { .. } => {}
+                Told::Ready | Told::AuthenticateSoon { .. } | Told::SignalRefused { .. } => {}
                 Told::Truncated { group, floor } => {
                     // Its user left and came back while it was reading: what it has not of the first stay is lost to it.
                     seen.cuts.push((self.user.clone(), group, floor));
