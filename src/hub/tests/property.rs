@@ -132,10 +132,8 @@ impl Device {
                     assert!(!self.keeps || self.held.contains_key(&group), "a signal of a group that it has");
                     *seen.rare.entry("signal").or_default() += 1;
                 }
-                // Of a group that it is not in, or that was left while it was being read.
-                Told::SignalRefused { error, .. } | Told::Unreadable { error, .. } => {
-                    assert_eq!(error.name(), "NOT_FOUND");
-                }
+                // Of a group that was left while it was being read.
+                Told::Unreadable { error, .. } => assert_eq!(error.name(), "NOT_FOUND"),
                 other => panic!("{other:?}"),
             }
         }
