@@ -5,6 +5,8 @@
 //! data = "./roundtable-data"         # the data directory
 //! cluster = "roundtable"             # the `aud` that tokens must name
 //! segment_mib = 64                   # size of a journal segment of a new data directory
+//! create = "everyone"                # who may make groups: "everyone" or "services"
+//! add = "everyone"                   # who may add members: "everyone" or "services"
 //! insecure_without_tls = false       # listen beyond this machine although there is no TLS yet
 //! ```
 //!
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::ids::Openness;
 use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 
 /// The address that a server listens on if nothing else is said.
@@ -39,8 +42,31 @@ pub struct Settings {
     pub cluster: Option<String>,
     /// Size of a journal segment, in MiB.
     pub segment_mib: Option<u64>,
+    /// Who may make groups.
+    pub create: Option<Who>,
+    /// Who may add members.
+    pub add: Option<Who>,
     /// Whether an address beyond this machine may be listened on without TLS.
     pub insecure_without_tls: Option<bool>,
+}
+
+/// To whom a request is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Who {
+    /// Users and services.
+    Everyone,
+    /// Services alone.
+    Services,
+}
+
+impl From<Who> for Openness {
+    fn from(who: Who) -> Self {
+        match who {
+            Who::Everyone => Self::Everyone,
+            Who::Services => Self::Services,
+        }
+    }
 }
 
 /// The configuration of a server, complete and checked.
@@ -54,6 +80,10 @@ pub struct Config {
     pub cluster: String,
     /// Size of a journal segment, in bytes.
     pub segment_bytes: u64,
+    /// Who may make groups.
+    pub create: Openness,
+    /// Who may add members.
+    pub add: Openness,
 }
 
 /// What is wrong with a configuration, in one line that says what to do.
@@ -93,6 +123,8 @@ impl Settings {
             data: self.data.or(under.data),
             cluster: self.cluster.or(under.cluster),
             segment_mib: self.segment_mib.or(under.segment_mib),
+            create: self.create.or(under.create),
+            add: self.add.or(under.add),
             insecure_without_tls: self.insecure_without_tls.or(under.insecure_without_tls),
         }
     }
@@ -111,7 +143,10 @@ impl Settings {
             return Err(ConfigError("the cluster's name must not be empty".to_owned()));
         }
         let segment_bytes = self.segment_mib.map_or(Ok(SEGMENT_BYTES_DEFAULT), segment_bytes)?;
-        Ok(Config { listen, data: self.data.unwrap_or_else(|| DATA_DEFAULT.into()), cluster, segment_bytes })
+        let open_to = |who: Option<Who>| who.map_or(Openness::Everyone, Openness::from);
+        let (create, add) = (open_to(self.create), open_to(self.add));
+        let data = self.data.unwrap_or_else(|| DATA_DEFAULT.into());
+        Ok(Config { listen, data, cluster, segment_bytes, create, add })
     }
 }
 
@@ -149,6 +184,13 @@ mod tests {
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.cluster, "east");
         assert_eq!(config.segment_bytes, SEGMENT_BYTES_DEFAULT);
+    }
+
+    #[test]
+    fn create_and_add_may_be_closed_to_all_but_services() {
+        let config = Settings::from_toml("add = \"services\"").unwrap().into_config().unwrap();
+        assert_eq!((config.create, config.add), (Openness::Everyone, Openness::Services));
+        assert!(Settings::from_toml("create = \"nobody\"").unwrap_err().to_string().contains("line 1"));
     }
 
     #[test]

@@ -85,6 +85,13 @@ impl DeviceId {
     }
 }
 
+impl From<DeviceId> for UserId {
+    /// The same text: on the wire both have one form.
+    fn from(device: DeviceId) -> Self {
+        device.0
+    }
+}
+
 /// A group: a UUIDv7 that the server makes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(Uuid);
@@ -212,6 +219,16 @@ impl Role {
             Self::Operator => "operator",
         }
     }
+}
+
+/// To whom a request is open that configuration may close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Openness {
+    /// To every user, and to services for every user.
+    #[default]
+    Everyone,
+    /// To services alone.
+    Services,
 }
 
 /// Whom a token names: what authentication gives.

@@ -48,6 +48,8 @@ pub const OUTPUT_BYTES_TOTAL: usize = 256 * 1024 * 1024;
 pub const LARGE_IN_FLIGHT_MAX: usize = 1;
 /// Requests of one connection without an answer above which its reading pauses.
 pub const IN_FLIGHT_MAX: usize = 64;
+/// The same for a service, which acts for many users.
+pub const IN_FLIGHT_MAX_SERVICE: usize = 1_024;
 /// Bytes of changes waiting for the disk above which reading of those who send changes pauses.
 pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Connections at once.
@@ -58,6 +60,9 @@ pub const CONNECTIONS_PER_USER_MAX: usize = 10;
 pub const UNAUTHENTICATED_MAX: usize = 1_024;
 /// Time to authenticate after being accepted.
 pub const AUTHENTICATE_MS: u64 = 5_000;
+/// Time that a token is still good for after its end, because clocks differ; the client is asked for a new one at its
+/// end, and closed behind this.
+pub const TOKEN_LEEWAY_MS: u64 = 30_000;
 /// Time for a frame that was begun to become whole.
 pub const FRAME_STALL_MS: u64 = 30_000;
 /// Malformed requests in a minute at which the connection is closed.
@@ -92,6 +97,12 @@ pub const HISTORY_ENTRIES_MAX: usize = 256;
 pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
 /// Most groups in one page of the list of groups.
 pub const LIST_GROUPS_MAX: usize = 256;
+/// Entries of the feed that are read from the journal at once.
+pub const FEED_PAGE_ITEMS: usize = 64;
+/// The last entries that are kept in memory for services that are about to have read the feed to its end.
+pub const FEED_RECENT_ITEMS: usize = 1_024;
+/// Most connections in one page of the list of connections.
+pub const LIST_CONNECTIONS_MAX: usize = 256;
 
 /// Size of a journal segment of a directory that does not say otherwise.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -139,3 +150,6 @@ const _: () = assert!(4 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_MIN);
 const LIST_ENTRY_BYTES: usize = RECORD_FIXED_BYTES + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX);
 const _: () = assert!(OUTPUT_BYTES_SOFT + HISTORY_BYTES_MAX + LIST_ENTRY_BYTES < OUTPUT_BYTES_HARD);
 const _: () = assert!(OUTPUT_BYTES_SOFT + LIST_ENTRY_BYTES + GROUP_MEMBERS_MAX * 8 < OUTPUT_BYTES_HARD);
+// The marks of all members fit one frame of the server, and a connection below its soft limit.
+const READERS_BYTES: usize = HEADER_BYTES + 64 + GROUP_MEMBERS_MAX * (1 + USER_BYTES_MAX + 2 * 8);
+const _: () = assert!(READERS_BYTES <= FRAME_BYTES_MAX_SERVER && OUTPUT_BYTES_SOFT + READERS_BYTES < OUTPUT_BYTES_HARD);

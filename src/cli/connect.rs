@@ -6,17 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use clap::Args;
-use roundtable::client::{Client, ClientError, ConnectOptions};
+use roundtable::client::{Client, ClientError, ConnectOptions, RetryPolicy, TokenSource};
 use roundtable::config::{CLUSTER_DEFAULT, DATA_DEFAULT, LISTEN_DEFAULT};
 use roundtable::ids::{DeviceId, Role, UserId};
 use roundtable::token::{Grant, LocalKey, mint, subject_unverified};
 
 use super::failure::{Exit, Failure};
 
-/// How long a token lives that a command makes for itself: one request, …
-const TTL_SHORT: Duration = Duration::from_secs(5 * 60);
-/// … or as long as somebody may watch, since this version cannot authenticate again in place.
-const TTL_LONG: Duration = Duration::from_secs(24 * 3600);
+/// How long a token lives that a command makes for itself: one that stays makes itself another in time.
+const TTL: Duration = Duration::from_secs(5 * 60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which server.
@@ -77,15 +75,26 @@ pub(crate) struct IdentityArgs {
 }
 
 impl IdentityArgs {
-    /// Connects as the user, for a request or a few.
+    /// Connects as the user, or as a service for the user, for a request or a few.
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
-        self.open(self.token(Role::User, None, TTL_SHORT)?, None)
+        let token = self.token(Role::User, None)?;
+        let serves = self.token.is_some() && Claims::of(&token).role() == Some(Role::Service);
+        if serves && self.user.is_none() {
+            return Err(Failure::usage("for whom? the token is a service's, which acts for users: say --as USER"));
+        }
+        let mut client = Client::connect(self.options(token, None))?;
+        client.act_for(self.user.clone().filter(|_| serves));
+        Ok(client)
     }
 
-    /// Connects as the user's device, to stay: the one that was asked for, or else the token's, or else `own`.
+    /// Connects as the user's device, to stay: the one that was asked for, or else the token's, or else `own`. Lost
+    /// connections are made again for as long as it takes.
     pub(crate) fn connect_to_stay(&self, asked: Option<&DeviceId>, own: DeviceId) -> Result<Client, Failure> {
-        let token = self.token(Role::User, None, TTL_LONG)?;
-        let device = match (asked, device_unverified(&token)) {
+        let token = self.token(Role::User, None)?;
+        if Claims::of(&token).role().is_some_and(|role| role != Role::User) {
+            return Err(Failure::usage("only a user's own token goes on line: get one with `roundtable token USER`"));
+        }
+        let device = match (asked, Claims::of(&token).device()) {
             (Some(asked), Some(claimed)) if *asked != claimed => {
                 return Err(Failure::usage(format!(
                     "the token is for the device {}, not for {}: leave --device away, or get another token",
@@ -96,35 +105,52 @@ impl IdentityArgs {
             (Some(device), _) => device.clone(),
             (None, claimed) => claimed.unwrap_or(own),
         };
-        self.open(token, Some(device))
+        let mut options = self.options(token, Some(device)).with_retry(RetryPolicy::default().for_ever());
+        if self.token.is_none() {
+            let again = self.clone();
+            // If the key is gone by then, the server says what an empty token is worth.
+            options =
+                options.with_token_source(TokenSource::new(move || again.token(Role::User, None).unwrap_or_default()));
+        }
+        Ok(Client::connect(options)?)
     }
 
-    /// Connects as an operator; the name matters to nobody.
+    /// Connects as an operator; the name matters to nobody but the server's log.
     pub(crate) fn connect_as_operator(&self) -> Result<Client, Failure> {
-        self.open(self.token(Role::Operator, Some("operator"), TTL_SHORT)?, None)
+        let token = self.token(Role::Operator, Some("operator"))?;
+        Ok(Client::connect(self.options(token, None))?)
     }
 
-    fn open(&self, token: String, device: Option<DeviceId>) -> Result<Client, Failure> {
-        let mut options = ConnectOptions::new(&self.server.server, token);
-        options.timeout = TIMEOUT;
-        // A token for one device is refused from any other.
-        options.device = device.or_else(|| device_unverified(&options.token)).unwrap_or(options.device);
-        Client::connect(options).map_err(Failure::from)
-    }
-
-    fn token(&self, role: Role, name: Option<&str>, ttl: Duration) -> Result<String, Failure> {
+    /// Whether it is an operator who asks: by its token, or because nobody is named to ask as.
+    pub(crate) fn is_operator(&self) -> bool {
         match &self.token {
-            Some(token) => self.given(token),
-            None => self.made(role, name, ttl),
+            Some(token) => Claims::of(token).role() == Some(Role::Operator),
+            None => self.user.is_none(),
         }
     }
 
-    /// A token that was given names its user itself.
+    fn options(&self, token: String, device: Option<DeviceId>) -> ConnectOptions {
+        let mut options = ConnectOptions::new(&self.server.server, token);
+        options.timeout = TIMEOUT;
+        // A token for one device is refused from any other.
+        options.device = device.or_else(|| Claims::of(&options.token).device()).unwrap_or(options.device);
+        options
+    }
+
+    fn token(&self, role: Role, name: Option<&str>) -> Result<String, Failure> {
+        match &self.token {
+            Some(token) => self.given(token),
+            None => self.made(role, name, TTL),
+        }
+    }
+
+    /// A token that was given names its user itself, unless it is a service's.
     fn given(&self, token: &str) -> Result<String, Failure> {
+        let serves = Claims::of(token).role() == Some(Role::Service);
         match (&self.user, subject_unverified(token)) {
-            (Some(user), Some(subject)) if *user != subject => Err(Failure::usage(format!(
-                "the token is for {subject}, not for {user}: leave --as away, or get a token with `roundtable token \
-                 {user}`"
+            (Some(user), Some(subject)) if *user != subject && !serves => Err(Failure::usage(format!(
+                "the token is for {subject}, not for {user}: leave --as away, get a token with `roundtable token \
+                 {user}`, or use a service's (`roundtable token NAME --role service`)"
             ))),
             _ => Ok(token.to_owned()),
         }
@@ -167,12 +193,24 @@ impl IdentityArgs {
     }
 }
 
-/// The device that a token is for, by its own word: nothing is checked, and the server checks all.
-fn device_unverified(token: &str) -> Option<DeviceId> {
-    let payload = token.split('.').nth(1)?;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-    DeviceId::new(claims.get("device")?.as_str()?).ok()
+/// What a token says of itself: nothing is checked, and the server checks all.
+struct Claims(serde_json::Value);
+
+impl Claims {
+    fn of(token: &str) -> Self {
+        let payload = token.split('.').nth(1).unwrap_or_default();
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+        Self(serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    fn device(&self) -> Option<DeviceId> {
+        DeviceId::new(self.0.get("device")?.as_str()?).ok()
+    }
+
+    fn role(&self) -> Option<Role> {
+        let name = self.0.get("role")?.as_str()?;
+        [Role::User, Role::Service, Role::Operator].into_iter().find(|role| role.name() == name)
+    }
 }
 
 fn no_key(key: &KeyArgs, error: &impl std::fmt::Display, user: &UserId) -> Failure {

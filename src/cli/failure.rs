@@ -192,7 +192,6 @@ fn instead(code: ErrorCode) -> Option<&'static str> {
              and --cluster"
         }
         ErrorCode::TokenExpired => "the token has expired or is not valid yet; make one with `roundtable token USER`",
-        ErrorCode::Forbidden => "this needs another role; see `roundtable token --help`",
         ErrorCode::IdReused => "this operation id was used for something else; leave --operation-id away",
         ErrorCode::StorageFull => "the server's disk is full; nothing was changed",
         ErrorCode::Damaged => "the server's data is damaged at this place; look into its log",

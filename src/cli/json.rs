@@ -4,7 +4,7 @@ use base64::Engine;
 use roundtable::client::Event as ClientEvent;
 use roundtable::group::{Entry, Event, Record, Succession};
 use roundtable::ids::{GroupId, UserId};
-use roundtable::wire::{Changed, Created, GroupPacket, GroupSummary, LogEntry, Stat};
+use roundtable::wire::{Changed, ConnectionRow, Created, GroupPacket, GroupSummary, LogEntry, Stat, UserMarks};
 use serde_json::{Map, Value, json};
 
 pub(crate) fn created(created: &Created) -> Value {
@@ -54,6 +54,27 @@ pub(crate) fn summary(summary: &GroupSummary) -> Value {
         "received": summary.received,
         "read": summary.read,
         "last_at": summary.last_at_ms,
+    })
+}
+
+pub(crate) fn reader(group: GroupId, marks: &UserMarks) -> Value {
+    json!({
+        "group": group.to_string(),
+        "user": marks.user.as_str(),
+        "received": marks.received,
+        "read": marks.read,
+    })
+}
+
+/// Without a user and a device until it has authenticated.
+pub(crate) fn connection(row: &ConnectionRow) -> Value {
+    json!({
+        "connection": row.connection,
+        "user": row.user.as_ref().map(UserId::as_str),
+        "device": row.device.as_ref().map(UserId::as_str),
+        "since": row.since_ms,
+        "output_bytes": row.output_bytes,
+        "behind": row.behind,
     })
 }
 

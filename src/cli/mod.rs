@@ -1,13 +1,17 @@
 //! The command line: one file for each family of commands. It talks to servers through `client` alone.
 
+mod care;
 mod change;
 mod connect;
 mod demo;
 mod failure;
 mod json;
+mod manual;
+mod members;
 mod operate;
 mod output;
 mod read;
+mod say;
 mod serve;
 mod text;
 mod watch;
@@ -45,14 +49,32 @@ enum Command {
     Demo(demo::Demo),
     Token(operate::Token),
     Create(change::Create),
-    Send(change::Send),
+    Add(change::Add),
+    Remove(change::Remove),
     Leave(change::Leave),
+    Rename(change::Rename),
+    Transfer(change::Transfer),
+    Dissolve(change::Dissolve),
+    Send(say::Send),
+    Whisper(say::Whisper),
+    Signal(say::Signal),
     Show(read::Show),
     Groups(read::Groups),
     History(read::History),
+    Readers(read::Readers),
     Watch(watch::Watch),
     Ping(operate::Ping),
     Stats(operate::Stats),
+    Verify(care::Verify),
+    Repair(care::Repair),
+    Backup(care::Backup),
+    Restore(care::Restore),
+    Export(care::Export),
+    Import(care::Import),
+    Connections(operate::Connections),
+    Kick(operate::Kick),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 /// Runs the command that the program was started with.
@@ -75,14 +97,32 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Demo(command) => command.run(output),
         Command::Token(command) => command.run(output),
         Command::Create(command) => command.run(output),
-        Command::Send(command) => command.run(output),
+        Command::Add(command) => command.run(output),
+        Command::Remove(command) => command.run(output),
         Command::Leave(command) => command.run(output),
+        Command::Rename(command) => command.run(output),
+        Command::Transfer(command) => command.run(output),
+        Command::Dissolve(command) => command.run(output),
+        Command::Send(command) => command.run(output),
+        Command::Whisper(command) => command.run(output),
+        Command::Signal(command) => command.run(output),
         Command::Show(command) => command.run(output),
         Command::Groups(command) => command.run(output),
         Command::History(command) => command.run(output),
+        Command::Readers(command) => command.run(output),
         Command::Watch(command) => command.run(output),
         Command::Ping(command) => command.run(output),
         Command::Stats(command) => command.run(output),
+        Command::Verify(command) => command.run(output),
+        Command::Repair(command) => command.run(output),
+        Command::Backup(command) => command.run(output),
+        Command::Restore(command) => command.run(output),
+        Command::Export(command) => command.run(output),
+        Command::Import(command) => command.run(output),
+        Command::Connections(command) => command.run(output),
+        Command::Kick(command) => command.run(output),
+        Command::Completions(command) => command.run(output),
+        Command::Man(command) => command.run(output),
     }?;
     output.flush().map_err(Failure::from)
 }

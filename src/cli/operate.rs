@@ -1,4 +1,4 @@
-//! Commands for operators: `token`, `ping`, `stats`.
+//! Commands for operators: `token`, `ping`, `stats`, `connections`, `kick`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::connect::{IdentityArgs, KeyArgs, ServerArgs, grant};
 use super::failure::{Exit, Failure};
-use super::output::Output;
+use super::output::{Output, connection_line, connection_titles};
 use super::text::duration;
 use super::{json as shapes, text};
 
@@ -129,6 +129,51 @@ impl Stats {
             },
             || shapes::stats(&stats),
         )?;
+        Ok(())
+    }
+}
+
+/// List the connections of the server; for operators
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  roundtable connections\n  roundtable connections --json\n\nThe number, since when \
+                        (UTC), bytes of output that wait, groups that are behind, the user and its device."
+)]
+pub(crate) struct Connections {
+    #[command(flatten)]
+    identity: IdentityArgs,
+}
+
+impl Connections {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let connections = self.identity.connect_as_operator()?.connections()?;
+        output.say(connection_titles)?;
+        for row in &connections {
+            output.line(|paint| connection_line(paint, row), || shapes::connection(row))?;
+        }
+        Ok(())
+    }
+}
+
+/// Close all connections of a user; for operators
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  roundtable kick mallory\n\nPrints how many there were. Nothing keeps the user from \
+                        coming back with a token that is still valid."
+)]
+pub(crate) struct Kick {
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// Whose connections
+    #[arg(value_name = "USER")]
+    whom: UserId,
+}
+
+impl Kick {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let connections = self.identity.connect_as_operator()?.kick(&self.whom)?;
+        let whom = self.whom.as_str();
+        output.line(|_| connections.to_string(), || json!({"user": whom, "connections": connections}))?;
         Ok(())
     }
 }

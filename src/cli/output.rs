@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, StdoutLock, Write};
 use roundtable::client::Event as ClientEvent;
 use roundtable::group::{Entry, Event, Record, Succession};
 use roundtable::ids::{GroupId, UserId};
-use roundtable::wire::{GroupPacket, GroupSummary, LogEntry};
+use roundtable::wire::{ConnectionRow, GroupPacket, GroupSummary, LogEntry, UserMarks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
@@ -45,6 +45,11 @@ impl Output {
         }
     }
 
+    /// One object, whoever reads it: for commands whose output is data.
+    pub(crate) fn object(&mut self, object: &Value) -> io::Result<()> {
+        writeln!(self.out, "{}", json_line(object))
+    }
+
     /// One line for people; nothing for programs.
     pub(crate) fn say(&mut self, human: impl FnOnce(&Paint) -> String) -> io::Result<()> {
         match self.format {
@@ -81,6 +86,10 @@ impl Paint {
 
     pub(crate) fn faint(&self, text: &str) -> String {
         self.with("2", text)
+    }
+
+    pub(crate) fn bad(&self, text: &str) -> String {
+        self.with("1;31", text)
     }
 
     pub(crate) fn good(&self, text: &str) -> String {
@@ -198,5 +207,33 @@ pub(crate) fn summary_line(paint: &Paint, summary: &GroupSummary) -> String {
         unread,
         paint.faint(&time(summary.last_at_ms)),
         paint.bold(&title(&summary.title)),
+    )
+}
+
+// Columns: numbers first, in widths of their own, and text from others last. So columns stand under each other whatever
+// alphabet a name is written in, `cut` and `sort -n` work, and a long name breaks nothing.
+
+pub(crate) fn reader_titles(paint: &Paint) -> String {
+    paint.faint(&format!("{:>10}  {:>10}  user", "received", "read"))
+}
+
+pub(crate) fn reader_line(paint: &Paint, marks: &UserMarks) -> String {
+    format!("{:>10}  {:>10}  {}", marks.received, marks.read, paint.bold(&escape(marks.user.as_str())))
+}
+
+pub(crate) fn connection_titles(paint: &Paint) -> String {
+    paint.faint(&format!("{:>10}  {:<19}  {:>10}  {:>6}  user, device", "number", "since (UTC)", "waiting B", "behind"))
+}
+
+pub(crate) fn connection_line(paint: &Paint, row: &ConnectionRow) -> String {
+    let name = |user: Option<&UserId>| user.map_or("-".to_owned(), |user| escape(user.as_str()));
+    format!(
+        "{:>10}  {}  {:>10}  {:>6}  {}, {}",
+        row.connection,
+        time(row.since_ms),
+        row.output_bytes,
+        row.behind,
+        paint.bold(&name(row.user.as_ref())),
+        name(row.device.as_ref()),
     )
 }

@@ -1,18 +1,20 @@
-//! Commands that only read: `show`, `groups`, `history`.
+//! Commands that only read: `show`, `groups`, `history`, `readers`.
 
 use clap::Args;
-use roundtable::client::HistoryPart;
-use roundtable::ids::GroupId;
-use roundtable::wire::GroupShown;
+use roundtable::client::{Client, ClientError, HistoryPart};
+use roundtable::ids::{GroupId, UserId};
+use roundtable::wire::{ErrorCode, GroupShown};
 
 use super::connect::IdentityArgs;
 use super::failure::Failure;
 use super::json;
-use super::output::{Output, entry_line, record_lines, summary_line};
+use super::output::{Output, entry_line, reader_line, reader_titles, record_lines, summary_line};
+use super::text::escape;
 
 /// Show a group: members, version, owner, head
 #[derive(Args)]
-#[command(after_help = "Example:\n  roundtable show --as alice GROUP")]
+#[command(after_help = "Examples:\n  roundtable show --as alice GROUP\n  roundtable show GROUP\n\nWithout --as, and \
+                        with an operator's token, any group is shown, to its operator.")]
 pub(crate) struct Show {
     #[command(flatten)]
     identity: IdentityArgs,
@@ -22,7 +24,8 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let mut client = self.identity.connect()?;
+        let mut client =
+            if self.identity.is_operator() { self.identity.connect_as_operator()? } else { self.identity.connect()? };
         if let GroupShown::Record { head, floor, record } = client.group(self.group)? {
             output.line(|paint| record_lines(paint, &record, head, floor), || json::shown(&record, head, floor))?;
         }
@@ -32,19 +35,30 @@ impl Show {
 
 /// List the groups that you are in
 #[derive(Args)]
-#[command(after_help = "Example:\n  roundtable groups --as bob")]
+#[command(after_help = "Examples:\n  roundtable groups --as bob\n  roundtable groups --user bob\n\nWith --user it is \
+                        an operator who asks.")]
 pub(crate) struct Groups {
     #[command(flatten)]
     identity: IdentityArgs,
+    /// List the groups of somebody else; for operators
+    #[arg(long = "user", id = "user_of", value_name = "USER", conflicts_with = "user")]
+    user_of: Option<UserId>,
 }
 
 impl Groups {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let mut client = self.identity.connect()?;
+        let mut client = match &self.user_of {
+            Some(user) => {
+                let mut client = self.identity.connect_as_operator()?;
+                client.act_for(Some(user.clone()));
+                client
+            }
+            None => self.identity.connect()?,
+        };
         let groups = client.list_groups()?;
         if groups.is_empty() {
-            let user = client.user().clone();
-            output.say(|paint| paint.faint(&format!("{} is in no group yet", super::text::escape(user.as_str()))))?;
+            let user = client.acting_user().clone();
+            output.say(|paint| paint.faint(&format!("{} is in no group yet", escape(user.as_str()))))?;
         }
         for group in &groups {
             output.line(|paint| summary_line(paint, group), || json::summary(group))?;
@@ -53,10 +67,36 @@ impl Groups {
     }
 }
 
+/// Show how far the members of a group have received and read it
+#[derive(Args)]
+#[command(after_help = "Examples:\n  roundtable readers --as alice GROUP\n  \
+                        roundtable readers --as alice GROUP --seq 7")]
+pub(crate) struct Readers {
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// The group
+    group: GroupId,
+    /// Only those who have read up to this entry
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    seq: Option<u64>,
+}
+
+impl Readers {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let readers = self.identity.connect()?.readers(self.group, self.seq.unwrap_or(0))?;
+        output.say(reader_titles)?;
+        for reader in &readers {
+            output.line(|paint| reader_line(paint, reader), || json::reader(self.group, reader))?;
+        }
+        Ok(())
+    }
+}
+
 /// Print the log of a group
 #[derive(Args)]
 #[command(after_help = "Examples:\n  roundtable history --as alice GROUP\n  \
-                        roundtable history --as alice GROUP --from 100 --limit 20 --json")]
+                        roundtable history --as alice GROUP --from 100 --limit 20 --json\n\nWho has left a group \
+                        reads up to its leaving, for a while.")]
 pub(crate) struct History {
     #[command(flatten)]
     identity: IdentityArgs,
@@ -73,35 +113,37 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
         let mut client = self.identity.connect()?;
-        let mut from = match self.from {
-            Some(from) => from,
-            None => self.first(&mut client)?,
-        };
         let mut left = self.limit.unwrap_or(u64::MAX);
-        while left > 0 {
-            let page = client.history(self.group, from, u32::try_from(left).unwrap_or(0))?;
+        let mut page = self.first_page(&mut client, left)?;
+        loop {
             let HistoryPart { head, entries, .. } = page;
-            let Some(last) = entries.last() else { break };
-            from = last.seq().saturating_add(1);
-            left = left.saturating_sub(u64::try_from(entries.len()).unwrap_or(u64::MAX));
             for entry in &entries {
                 output.line(|paint| entry_line(paint, entry), || json::entry(self.group, entry))?;
             }
-            if from > head {
-                break;
+            left = left.saturating_sub(u64::try_from(entries.len()).unwrap_or(u64::MAX));
+            match entries.last() {
+                Some(last) if left > 0 && last.seq() < head => {
+                    page = client.history(self.group, last.seq().saturating_add(1), limit(left))?;
+                }
+                _ => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Whoever joined late, or reads a group whose beginning is deleted, asks for what there is, not for an error.
-    fn first(&self, client: &mut roundtable::client::Client) -> Result<u64, Failure> {
-        let user = client.user().clone();
-        match client.group(self.group)? {
-            GroupShown::Record { floor, record, .. } => {
-                Ok(floor.max(record.member(&user).map_or(1, |member| member.joined)).max(1))
+    fn first_page(&self, client: &mut Client, left: u64) -> Result<HistoryPart, Failure> {
+        match client.history(self.group, self.from.unwrap_or(1), limit(left)) {
+            Err(ClientError::Refused(refusal))
+                if self.from.is_none() && refusal.code == ErrorCode::Truncated.number() =>
+            {
+                Ok(client.history(self.group, refusal.detail, limit(left))?)
             }
-            GroupShown::Unchanged { .. } => Ok(1),
+            page => Ok(page?),
         }
     }
+}
+
+/// So many entries, or as many as the server puts into a page.
+fn limit(left: u64) -> u32 {
+    u32::try_from(left).unwrap_or(0)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use roundtable::config::{Config, Settings};
-use roundtable::net::{Server, ServerOptions, StartError};
+use roundtable::net::{Policy, Server, ServerOptions, StartError};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -45,10 +45,10 @@ impl Serve {
         let config = self.config()?;
         log_to_stderr();
         let options = ServerOptions {
-            listen: config.listen,
-            data: config.data,
             cluster: config.cluster,
             segment_bytes: config.segment_bytes,
+            policy: Policy { create: config.create, add: config.add },
+            ..ServerOptions::new(config.listen, config.data)
         };
         let server = Server::start(options).map_err(|error| cannot_start(&error))?;
         let address = server.local_address().to_string();
@@ -73,12 +73,13 @@ impl Serve {
             cluster: self.cluster.clone(),
             segment_mib: self.segment_mib,
             insecure_without_tls: self.insecure_without_tls.then_some(true),
+            ..Settings::default()
         };
         flags.over(file).into_config().map_err(|error| Failure::usage(error.to_string()))
     }
 }
 
-fn cannot_start(error: &StartError) -> Failure {
+pub(crate) fn cannot_start(error: &StartError) -> Failure {
     let exit = if error.is_damage() { Exit::Damaged } else { Exit::NoStart };
     Failure::new(exit, error.name(), error.to_string())
 }

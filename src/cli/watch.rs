@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use roundtable::client::{Client, ClientError, Event};
+use roundtable::client::{Client, Event};
 use roundtable::ids::{DeviceId, GroupId};
 use roundtable::limits::CONNECTIONS_PER_USER_MAX;
 use roundtable::wire::{ErrorCode, Mark};
@@ -27,8 +27,9 @@ const BATCH_MAX: usize = 256;
 #[command(after_help = "Examples:\n  roundtable watch --as bob\n  roundtable watch --as bob --json --count 2\n\nSays \
                         `ready` on standard error once all that was missed has been printed or asked for.\n\nBegins \
                         with what you have received last, on whatever device: marks are per user. A line is \
-                        acknowledged after it was printed, so after a crash some come twice, and none is lost. It \
-                        does not reconnect yet.")]
+                        acknowledged after it was printed, so after a crash some come twice, and none is lost. A \
+                        lost connection is made again, for as long as it takes; what was missed meanwhile is printed \
+                        then.")]
 pub(crate) struct Watch {
     #[command(flatten)]
     identity: IdentityArgs,
@@ -50,7 +51,7 @@ impl Watch {
         }
         let mut client = self.identity.connect_to_stay(self.device.as_ref(), device_of_process())?;
         client.attach_marks()?;
-        let mut watching = Watching { client, left: self.count.unwrap_or(u64::MAX), server_stops: false };
+        let mut watching = Watching { client, left: self.count.unwrap_or(u64::MAX) };
         watching.follow(output, &stopped)
     }
 }
@@ -65,42 +66,27 @@ struct Watching {
     client: Client,
     /// Lines that are still to be printed.
     left: u64,
-    /// Whether the server has said that it is about to stop.
-    server_stops: bool,
 }
 
 impl Watching {
     fn follow(&mut self, output: &mut Output, stopped: &AtomicBool) -> Result<(), Failure> {
         while self.left > 0 && !stopped.load(Ordering::Relaxed) {
-            let first = self.next_event(WAIT)?;
+            let first = self.client.next_event(Some(WAIT))?;
             let marks = first.map_or(Ok(Vec::new()), |first| self.print_batch(output, first))?;
             if output.is_abandoned() {
                 // As other programs end whose reader is gone. What it may not have read is not acknowledged.
                 return Ok(());
             }
             if !marks.is_empty() {
-                self.client.acknowledge(&marks).map_err(|error| self.ended(error))?;
+                self.client.acknowledge(&marks)?;
             }
         }
-        // The pong comes after the marks were taken.
-        self.client.ping().map_err(|error| self.ended(error))?;
-        Ok(())
-    }
-
-    fn next_event(&mut self, wait: Duration) -> Result<Option<Event>, Failure> {
-        self.client.next_event(Some(wait)).map_err(|error| self.ended(error))
-    }
-
-    /// A server that says that it stops and then closes does what it said.
-    fn ended(&self, error: ClientError) -> Failure {
-        match error {
-            ClientError::Closed { reason: None } if self.server_stops => Failure::new(
-                Exit::Refused,
-                ErrorCode::GoingAway.name(),
-                "the server stopped: start `watch` again when it is back",
-            ),
-            error => error.into(),
+        // The pong comes after the marks were taken. Without a connection it would be waited for for ever; what was
+        // printed and not acknowledged is printed again the next time.
+        if self.client.is_connected() {
+            self.client.ping()?;
         }
+        Ok(())
     }
 
     /// Prints an event and those that are there already, and gives what may be acknowledged: only what was printed. If
@@ -119,7 +105,7 @@ impl Watching {
                 *mark = seq.max(*mark);
             }
             let more = self.left > 0 && printed < BATCH_MAX;
-            next = if more { self.next_event(Duration::ZERO)? } else { None };
+            next = if more { self.client.next_event(Some(Duration::ZERO))? } else { None };
         }
         Ok(marks.into_iter().map(|(group, received)| Mark { group, received, read: 0 }).collect())
     }
@@ -130,9 +116,13 @@ impl Watching {
             Event::Ready => ready(&self.client, output.format()),
             Event::TakenOver => return Err(taken_over()),
             Event::GoingAway { within_ms } => {
-                self.server_stops = true;
                 notice(output.format(), &format!("the server stops within {within_ms} ms"));
             }
+            Event::Interrupted { reason } => {
+                let why = reason.as_ref().map_or(String::new(), |reason| format!(" ({})", escape(&reason.message)));
+                notice(output.format(), &format!("the connection is lost{why}; trying again"));
+            }
+            Event::Resumed => notice(output.format(), "there is a connection again"),
             Event::AuthenticateSoon { .. } => {
                 notice(output.format(), "the token expires soon: start `watch` again with a new one");
             }

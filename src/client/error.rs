@@ -1,13 +1,61 @@
-//! Why a request of a blocking client has no answer.
+//! Why a connection cannot go on, and why a request has no answer.
 
 use std::fmt;
 use std::io;
 
-use super::session::SessionError;
+use crate::codec::DecodeError;
 use crate::ids::OperationId;
-use crate::wire::ErrorBody;
+use crate::wire::{ErrorBody, FrameError};
 
-/// Why there is no answer. Only [`ClientError::Refused`] and [`ClientError::TooLarge`] leave the client usable.
+/// Why a connection cannot go on. Events and replies from before it can still be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The stream is not one of frames.
+    Frame(FrameError),
+    /// A good frame with a body that is not what its kind asks for.
+    Body {
+        /// The kind's number.
+        kind: u16,
+        /// What is wrong with the body.
+        error: DecodeError,
+    },
+    /// A frame that no server sends: a request, an unknown reply, reserved flags, another protocol version.
+    Unexpected {
+        /// The kind's number.
+        kind: u16,
+    },
+    /// A page of history brought nothing of what it was asked for.
+    NoProgress,
+    /// Nothing was heard for 2.5 heartbeats.
+    Silent,
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(FrameError::Magic) => f.write_str("what answers there does not speak this protocol"),
+            Self::Frame(FrameError::Version) => f.write_str("the server speaks another version of the protocol"),
+            Self::Frame(FrameError::Crc) => f.write_str("a frame came damaged"),
+            Self::Frame(FrameError::TooLarge { max }) => write!(f, "a frame is larger than {max} bytes"),
+            Self::Body { kind, error } => write!(f, "a frame of kind {kind:#06x} cannot be read: {error}"),
+            Self::Unexpected { kind } => write!(f, "a frame of kind {kind:#06x} is out of place"),
+            Self::NoProgress => f.write_str("a page of history brought nothing of what was asked for"),
+            Self::Silent => f.write_str("the server has not been heard for too long"),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+/// A request that is larger than a server takes. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// The largest frame of this kind, in bytes, header included.
+    pub max: usize,
+}
+
+/// Why there is no answer. What could be tried again was, as far as the [`super::RetryPolicy`] allows.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -18,7 +66,7 @@ pub enum ClientError {
         /// The largest frame of its kind, in bytes.
         max: usize,
     },
-    /// No connection could be made.
+    /// No connection could be made. Nothing was changed.
     Connect {
         /// The address, as it was given.
         server: String,

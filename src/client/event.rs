@@ -7,7 +7,7 @@ use crate::wire::{ErrorBody, GroupPacket, LogEntry};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A group that this device did not have. It can be shown from this alone.
+    /// A group that this device did not have, or that its user is in again. It can be shown from this alone.
     Group {
         /// What it says.
         packet: GroupPacket,
@@ -30,7 +30,8 @@ pub enum Event {
         /// The seq of the group's last entry.
         head: u64,
     },
-    /// The user is no longer in a group. Entries up to its leaving came before this.
+    /// The user is no longer in a group. Entries up to its leaving came before this. Who is removed while it listens
+    /// hears that by the entry alone.
     Gone {
         /// The group.
         group: GroupId,
@@ -64,11 +65,38 @@ pub enum Event {
         /// Opaque to the server.
         body: Vec<u8>,
     },
-    /// The token expires soon.
+    /// A signal of this client was not taken.
+    SignalRefused {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        error: ErrorBody,
+    },
+    /// The token expires soon. Not told where a token source takes care of it.
     AuthenticateSoon {
         /// When, in milliseconds since 1970.
         expires_at_ms: u64,
     },
+    /// One item of a service's feed: an entry was made.
+    Feed {
+        /// Its place in the feed: [`super::Client::feed`] goes on behind it.
+        position: u64,
+        /// The group.
+        group: GroupId,
+        /// The entry's seq.
+        seq: u64,
+        /// Whose act it was.
+        sender: UserId,
+        /// The members who had no live connection.
+        offline: Vec<UserId>,
+    },
+    /// The connection was lost; another one is being made. Nothing is lost by it but signals.
+    Interrupted {
+        /// What the server said about it, if it said anything.
+        reason: Option<ErrorBody>,
+    },
+    /// There is a connection again. What was missed comes now; if the client was on line, [`Event::Ready`] follows.
+    Resumed,
     /// A newer connection of the same user and device took this one's place; it closes.
     TakenOver,
     /// The server is about to stop; the connection closes.

@@ -1,99 +1,27 @@
-//! The groups that a client knows: what a user interface shows of each, how far each has been read, what is missing.
+//! The groups that a client knows: how far each has been told, what is missing.
 //!
 //! It decides what to ask for and in which order entries are told; it encodes nothing. Whatever order pushes and pages
-//! of history come in, a group's entries leave here ascending, each once, without a gap.
+//! of history come in, and however many connections they come over, a group's entries leave here ascending, each once,
+//! without a gap.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
+use super::error::SessionError;
 use super::event::Event;
-use super::session::SessionError;
-use crate::group::{Event as LogEvent, Member, Record};
+use super::tracked::{GroupView, Tracked};
+use crate::group::Event as LogEvent;
 use crate::ids::{GroupId, UserId};
 use crate::limits::HISTORY_GROUPS_MAX;
 use crate::wire::{ErrorBody, ErrorCode, GroupHistory, GroupPacket, GroupSeq, GroupShown, HistoryOutcome, LogEntry};
 
-/// One group as a user interface shows it: made from its group packet alone, kept current by the entries since.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupView<'a> {
-    record: &'a Record,
-    head: u64,
-    next: u64,
-}
-
-impl<'a> GroupView<'a> {
-    /// The group.
-    pub fn group(&self) -> GroupId {
-        self.record.group
-    }
-
-    /// Its title; empty means: show the members.
-    pub fn title(&self) -> &'a str {
-        &self.record.title
-    }
-
-    /// Who may remove, rename, transfer and dissolve.
-    pub fn owner(&self) -> &'a UserId {
-        &self.record.owner
-    }
-
-    /// Who made it.
-    pub fn creator(&self) -> &'a UserId {
-        &self.record.creator
-    }
-
-    /// When it was made, in milliseconds since 1970.
-    pub fn created_at_ms(&self) -> u64 {
-        self.record.created_at_ms
-    }
-
-    /// The seq of the last entry that changed what is shown here.
-    pub fn version(&self) -> u64 {
-        self.record.version
-    }
-
-    /// All members, in the order of joining.
-    pub fn members(&self) -> impl ExactSizeIterator<Item = &'a UserId> + use<'a> {
-        self.record.members.iter().map(|member| &member.user)
-    }
-
-    /// The highest seq that the group is known to have.
-    pub fn head(&self) -> u64 {
-        self.head
-    }
-
-    /// The next seq that is expected; entries below it have been told.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-}
-
-/// How far one group has been told.
-///
-/// Invariant: every entry below `next` that the user may see has been told, or a `Truncated` was told instead.
+/// Groups and seqs that are asked for together, under a number of their own.
 #[derive(Debug)]
-struct Tracked {
-    next: u64,
-    head: u64,
-    /// What is shown. Missing for a group that is known by its entries alone until its record has been fetched.
-    record: Option<Record>,
-    /// A request for its history is under way.
-    asked: bool,
-    /// The user is no longer in it; it is forgotten once it has been told up to here.
-    gone: Option<u64>,
+pub(super) struct Batch {
+    number: u64,
+    pub(super) asked: Vec<GroupSeq>,
 }
 
-impl Tracked {
-    fn starting_at(next: u64) -> Self {
-        Self { next, head: next.saturating_sub(1), record: None, asked: false, gone: None }
-    }
-
-    fn is_behind(&self) -> bool {
-        self.next <= self.head
-    }
-}
-
-/// All groups of one session.
+/// All groups of one client.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     /// Whose they are, once the server has said it.
@@ -101,7 +29,10 @@ pub(super) struct Groups {
     tracked: BTreeMap<GroupId, Tracked>,
     wanted_history: BTreeSet<GroupId>,
     wanted_record: BTreeSet<GroupId>,
+    batches: u64,
     events: VecDeque<Event>,
+    /// How far each group was told in events that were taken: what waits in `events` is not in it yet.
+    told: BTreeMap<GroupId, u64>,
 }
 
 impl Groups {
@@ -110,7 +41,21 @@ impl Groups {
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        match &event {
+            Event::Group { packet, .. } => self.note(packet.group, packet.from.saturating_sub(1)),
+            Event::Entry { group, entry } if ends_membership(entry, self.me.as_ref()) => _ = self.told.remove(group),
+            Event::Entry { group, entry } => self.note(*group, entry.seq()),
+            Event::Truncated { group, floor } => self.note(*group, floor.saturating_sub(1)),
+            Event::Gone { group, .. } => _ = self.told.remove(group),
+            _ => {}
+        }
+        Some(event)
+    }
+
+    fn note(&mut self, group: GroupId, seq: u64) {
+        let told = self.told.entry(group).or_insert(seq);
+        *told = seq.max(*told);
     }
 
     pub(super) fn tell(&mut self, event: Event) {
@@ -118,53 +63,97 @@ impl Groups {
     }
 
     pub(super) fn views(&self) -> impl Iterator<Item = GroupView<'_>> {
-        self.tracked.values().filter_map(view_of)
+        self.tracked.values().filter_map(Tracked::view)
     }
 
     pub(super) fn view(&self, group: GroupId) -> Option<GroupView<'_>> {
-        self.tracked.get(&group).and_then(view_of)
+        self.tracked.get(&group).and_then(Tracked::view)
     }
+
+    /// How far each group was told in the events that were taken.
+    pub(super) fn positions(&self) -> Vec<GroupSeq> {
+        self.told.iter().map(|(group, seq)| GroupSeq { group: *group, seq: *seq }).collect()
+    }
+
+    // ---- connections -------------------------------------------------------------------------------------------
 
     /// The device has these already, up to and including the seqs.
     pub(super) fn resume(&mut self, groups: &[GroupSeq]) {
         for at in groups {
             let next = at.seq.saturating_add(1);
             self.tracked.entry(at.group).or_insert_with(|| Tracked::starting_at(next));
+            self.note(at.group, at.seq);
         }
     }
 
-    pub(super) fn handle_packet(&mut self, packet: GroupPacket, frame: Vec<u8>) {
-        let tracked = self.tracked.entry(packet.group).or_insert_with(|| Tracked::starting_at(packet.from));
-        tracked.next = tracked.next.max(packet.from);
-        tracked.head = tracked.head.max(packet.head);
-        tracked.gone = None;
-        if tracked.record.as_ref().is_none_or(|record| record.version < packet.version) {
-            tracked.record = Some(record_of(&packet));
+    /// The connection is gone, and with it every answer that was awaited.
+    pub(super) fn handle_disconnected(&mut self) {
+        self.wanted_history.clear();
+        self.wanted_record.clear();
+        for (group, tracked) in &mut self.tracked {
+            tracked.asked = None;
+            if tracked.has_record() && tracked.needs_record() {
+                self.wanted_record.insert(*group);
+            }
         }
-        self.want_what_is_missing(packet.group);
-        self.tell(Event::Group { packet, frame });
+    }
+
+    /// What is here already, told or waiting to be taken: what another connection goes on from.
+    pub(super) fn held(&self) -> Vec<GroupSeq> {
+        let held = self.tracked.iter();
+        held.map(|(group, tracked)| GroupSeq { group: *group, seq: tracked.next.saturating_sub(1) }).collect()
+    }
+
+    /// Everything is looked at: a server that goes by the user's marks does not know how far this client is.
+    pub(super) fn want_all(&mut self) {
+        self.wanted_history.extend(self.tracked.keys());
+    }
+
+    /// All that this device lacks has been told. Groups that it lacked nothing in have no packet to be shown from.
+    pub(super) fn handle_ready(&mut self) {
+        let unknown = self.tracked.iter().filter(|(_, tracked)| !tracked.has_record() && tracked.needs_record());
+        self.wanted_record.extend(unknown.map(|(group, _)| *group));
+        self.tell(Event::Ready);
+    }
+
+    // ---- pushes ------------------------------------------------------------------------------------------------
+
+    pub(super) fn handle_packet(&mut self, packet: GroupPacket, frame: Vec<u8>) {
+        let group = packet.group;
+        let tracked = self.tracked.entry(group).or_insert_with(|| Tracked::starting_at(packet.from));
+        let known = tracked.has_record() && tracked.gone.is_none() && packet.from <= tracked.next;
+        tracked.begin(&packet);
+        if packet.from <= packet.head {
+            // Even if nothing is missing here: the server pushes no entry until an answer reaches the head.
+            self.wanted_history.insert(group);
+        }
+        if !known {
+            self.tell(Event::Group { packet, frame });
+        }
+        self.want_what_is_missing(group);
     }
 
     pub(super) fn handle_behind(&mut self, group: GroupId, from: u64, head: u64) {
         let tracked = self.tracked.entry(group).or_insert_with(|| Tracked::starting_at(from));
         tracked.head = tracked.head.max(head);
         let from = tracked.next;
-        // Asked for even if nothing is missing here: the server pushes no entry until an answer reaches the head.
+        // Asked for even if nothing is missing here, as above.
         self.wanted_history.insert(group);
         self.want_what_is_missing(group);
         self.tell(Event::Behind { group, from, head });
     }
 
     pub(super) fn handle_gone(&mut self, group: GroupId, until: u64) {
-        if let Some(tracked) = self.tracked.get_mut(&group) {
-            // A member may read up to its leaving, and no further.
-            tracked.head = until;
-            tracked.gone = Some(until);
-            self.want_what_is_missing(group);
-            self.finish_if_gone(group);
-        } else {
-            self.tell(Event::Gone { group, until });
-        }
+        let Some(tracked) = self.tracked.get_mut(&group).filter(|_| until > 0) else {
+            self.forget(group);
+            return self.tell(Event::Gone { group, until });
+        };
+        // A member may read up to its leaving, and no further.
+        tracked.head = until;
+        tracked.gone = Some(until);
+        self.wanted_record.remove(&group);
+        self.want_what_is_missing(group);
+        self.finish_if_gone(group);
     }
 
     /// An entry that was pushed. One that was told already is dropped; one behind a gap waits on the server until
@@ -178,74 +167,106 @@ impl Groups {
         self.want_what_is_missing(group);
     }
 
+    // ---- what is missing ---------------------------------------------------------------------------------------
+
     /// The next request for history, if one is due: groups and the seqs from which they are wanted.
-    pub(super) fn next_history(&mut self) -> Option<Vec<GroupSeq>> {
+    pub(super) fn next_history(&mut self) -> Option<Batch> {
+        let number = self.batches.wrapping_add(1);
         let mut asked = Vec::new();
         while asked.len() < HISTORY_GROUPS_MAX {
             let Some(group) = self.wanted_history.pop_first() else { break };
-            if let Some(tracked) = self.tracked.get_mut(&group).filter(|tracked| !tracked.asked) {
-                tracked.asked = true;
+            if let Some(tracked) = self.tracked.get_mut(&group).filter(|tracked| tracked.asked.is_none()) {
+                tracked.asked = Some(number);
                 asked.push(GroupSeq { group, seq: tracked.next });
             }
         }
-        (!asked.is_empty()).then_some(asked)
+        if asked.is_empty() {
+            return None;
+        }
+        self.batches = number;
+        Some(Batch { number, asked })
     }
 
     /// The next record to ask for, if one is due, with the version that is known of it.
     pub(super) fn next_record(&mut self) -> Option<(GroupId, u64)> {
-        let group = self.wanted_record.pop_first()?;
-        let known = self.tracked.get(&group).and_then(|tracked| tracked.record.as_ref());
-        Some((group, known.map_or(0, |record| record.version)))
+        loop {
+            let group = self.wanted_record.pop_first()?;
+            if let Some(tracked) = self.tracked.get(&group).filter(|tracked| tracked.needs_record()) {
+                return Some((group, tracked.known_version()));
+            }
+        }
     }
 
     /// A page of history. A page that brings nothing of what was asked for is an error: asking again would never end.
-    pub(super) fn handle_history(&mut self, asked: &[GroupSeq], groups: Vec<GroupHistory>) -> Result<(), SessionError> {
-        self.release(asked);
+    pub(super) fn handle_history(&mut self, batch: &Batch, groups: Vec<GroupHistory>) -> Result<(), SessionError> {
+        let mut awaited = self.release(batch);
         for GroupHistory { group, outcome } in groups {
+            if !awaited.contains_key(&group) {
+                continue;
+            }
             match outcome {
                 HistoryOutcome::Entries { head, floor, entries } => self.handle_page(group, head, floor, entries),
                 HistoryOutcome::Refused(error) => self.handle_refusal(group, error),
             }
         }
-        let mut progress = false;
-        for at in asked {
-            let Some(tracked) = self.tracked.get(&at.group) else {
-                progress = true;
-                continue;
-            };
-            progress |= tracked.next > at.seq || !tracked.is_behind() || self.wanted_history.contains(&at.group);
-            self.want_what_is_missing(at.group);
-            self.finish_if_gone(at.group);
+        let mut progress = awaited.len() < batch.asked.len();
+        awaited.retain(|group, from| {
+            progress |= self.tracked.get(group).is_none_or(|tracked| tracked.next > *from || !tracked.is_behind())
+                || self.wanted_history.contains(group);
+            self.tracked.contains_key(group)
+        });
+        for group in awaited.into_keys() {
+            self.want_what_is_missing(group);
+            self.finish_if_gone(group);
         }
         if progress { Ok(()) } else { Err(SessionError::NoProgress) }
     }
 
     /// A whole request for history was refused.
-    pub(super) fn handle_history_refused(&mut self, asked: &[GroupSeq], error: &ErrorBody) {
-        self.release(asked);
-        for at in asked {
-            self.handle_refusal(at.group, error.clone());
-            self.finish_if_gone(at.group);
+    pub(super) fn handle_history_refused(&mut self, batch: &Batch, error: &ErrorBody) {
+        for group in self.release(batch).into_keys() {
+            self.handle_refusal(group, error.clone());
+            self.finish_if_gone(group);
         }
+    }
+
+    /// A request for history is to be made again later.
+    pub(super) fn want_history_again(&mut self, batch: &Batch) {
+        let awaited = self.release(batch);
+        self.wanted_history.extend(awaited.keys());
+    }
+
+    /// The same for a record.
+    pub(super) fn want_record_again(&mut self, group: GroupId) {
+        self.wanted_record.insert(group);
     }
 
     pub(super) fn handle_record(&mut self, shown: GroupShown) {
-        let GroupShown::Record { head, record, .. } = shown else { return };
-        let Some(tracked) = self.tracked.get_mut(&record.group) else { return };
-        if tracked.record.as_ref().is_none_or(|known| known.version < record.version) {
-            tracked.head = tracked.head.max(head);
-            let group = record.group;
-            tracked.record = Some(record);
-            self.want_what_is_missing(group);
+        match shown {
+            GroupShown::Record { head, record, .. } => {
+                let group = record.group;
+                let Some(tracked) = self.tracked.get_mut(&group) else { return };
+                tracked.take_record(head, record);
+                self.want_what_is_missing(group);
+            }
+            GroupShown::Unchanged { group, version } => {
+                let Some(tracked) = self.tracked.get_mut(&group) else { return };
+                tracked.confirm_record(version);
+            }
         }
     }
 
-    fn release(&mut self, asked: &[GroupSeq]) {
-        for at in asked {
-            if let Some(tracked) = self.tracked.get_mut(&at.group) {
-                tracked.asked = false;
+    /// The groups that still wait for this answer, with the seqs from which it was asked for. They wait no more.
+    fn release(&mut self, batch: &Batch) -> BTreeMap<GroupId, u64> {
+        let mut awaited = BTreeMap::new();
+        for at in &batch.asked {
+            let waits = |tracked: &&mut Tracked| tracked.asked == Some(batch.number);
+            if let Some(tracked) = self.tracked.get_mut(&at.group).filter(waits) {
+                tracked.asked = None;
+                awaited.insert(at.group, at.seq);
             }
         }
+        awaited
     }
 
     fn handle_page(&mut self, group: GroupId, head: u64, floor: u64, entries: Vec<LogEntry>) {
@@ -254,8 +275,7 @@ impl Groups {
             tracked.head = tracked.head.max(head);
         }
         if floor > tracked.next {
-            tracked.next = floor;
-            self.tell(Event::Truncated { group, floor });
+            self.truncate(group, floor);
         }
         for entry in entries {
             if self.tracked.get(&group).is_some_and(|tracked| entry.seq() == tracked.next) {
@@ -267,18 +287,15 @@ impl Groups {
     fn handle_refusal(&mut self, group: GroupId, error: ErrorBody) {
         let Some(tracked) = self.tracked.get_mut(&group) else { return };
         if error.code == ErrorCode::Truncated.number() && error.detail > tracked.next {
-            tracked.next = error.detail;
             // Even if nothing is left to read: only an answer that reaches the head makes the group live again.
             self.wanted_history.insert(group);
-            self.tell(Event::Truncated { group, floor: error.detail });
-            return;
+            return self.truncate(group, error.detail);
         }
         if error.code == ErrorCode::NotFound.number() {
             // Its user left before the answer was made: what was not told by then cannot be read any more.
             let until = tracked.gone.unwrap_or(0);
             self.forget(group);
-            self.tell(Event::Gone { group, until });
-            return;
+            return self.tell(Event::Gone { group, until });
         }
         // Not asked for again by itself, or a damaged place would be asked for without end.
         tracked.head = tracked.next.saturating_sub(1);
@@ -287,24 +304,30 @@ impl Groups {
         }
     }
 
+    fn truncate(&mut self, group: GroupId, floor: u64) {
+        let Some(tracked) = self.tracked.get_mut(&group) else { return };
+        tracked.skip_to(floor);
+        if tracked.needs_record() {
+            self.wanted_record.insert(group);
+        }
+        self.tell(Event::Truncated { group, floor });
+    }
+
     fn deliver(&mut self, group: GroupId, entry: LogEntry) {
         let Some(tracked) = self.tracked.get_mut(&group) else { return };
-        tracked.next = entry.seq().saturating_add(1);
-        tracked.head = tracked.head.max(entry.seq());
-        if let (LogEntry::Shown(shown), Some(record)) = (&entry, &mut tracked.record) {
-            record.apply(shown);
-        }
+        tracked.follow(&entry);
         let ends = ends_membership(&entry, self.me.as_ref());
-        let outdated = tracked.record.as_ref().is_none_or(|record| record.version < entry.version());
-        if ends {
-            tracked.record = None;
-        } else if outdated {
-            // A change of the record was never seen (it lies below the floor), or there is no record yet.
+        let gone = tracked.gone;
+        if tracked.needs_record() {
             self.wanted_record.insert(group);
         }
         self.tell(Event::Entry { group, entry });
         if ends {
             self.forget(group);
+            // Where the server has said so, the application hears both: the entry, and that it is over.
+            if let Some(until) = gone {
+                self.tell(Event::Gone { group, until });
+            }
         }
     }
 
@@ -313,7 +336,7 @@ impl Groups {
         if tracked.is_behind() {
             self.wanted_history.insert(group);
         }
-        if tracked.asked {
+        if tracked.asked.is_some() {
             // Looked at again when the answer is here.
             self.wanted_history.remove(&group);
         }
@@ -321,7 +344,7 @@ impl Groups {
 
     fn finish_if_gone(&mut self, group: GroupId) {
         let Some(tracked) = self.tracked.get(&group) else { return };
-        if let Some(until) = tracked.gone.filter(|_| !tracked.asked && !tracked.is_behind()) {
+        if let Some(until) = tracked.gone.filter(|_| tracked.asked.is_none() && !tracked.is_behind()) {
             self.forget(group);
             self.tell(Event::Gone { group, until });
         }
@@ -334,26 +357,8 @@ impl Groups {
     }
 }
 
-fn view_of(tracked: &Tracked) -> Option<GroupView<'_>> {
-    let record = tracked.record.as_ref().filter(|_| tracked.gone.is_none())?;
-    Some(GroupView { record, head: tracked.head, next: tracked.next })
-}
-
-fn record_of(packet: &GroupPacket) -> Record {
-    Record {
-        group: packet.group,
-        title: Arc::from(packet.title.as_str()),
-        owner: packet.owner.clone(),
-        creator: packet.creator.clone(),
-        created_at_ms: packet.created_at_ms,
-        // A packet names the members in the order of joining, not the seqs at which they joined.
-        members: packet.members.iter().map(|user| Member { user: user.clone(), joined: 0 }).collect(),
-        version: packet.version,
-        dissolved: false,
-    }
-}
-
-fn ends_membership(entry: &LogEntry, me: Option<&UserId>) -> bool {
+/// Whether the entry ends the user's own membership.
+pub(super) fn ends_membership(entry: &LogEntry, me: Option<&UserId>) -> bool {
     let LogEntry::Shown(entry) = entry else { return false };
     match &entry.event {
         LogEvent::Dissolved => true,

@@ -1,191 +1,143 @@
-//! A socket and the session that runs over it: waits, writes, reads, keeps time.
+//! A socket and the conversation that goes over it: waits, writes, reads.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use super::error::ClientError;
-use super::session::{RequestId, Session, SessionError, TooLarge};
-use crate::ids::OperationId;
-use crate::wire::{Reply, Request};
+use super::conversation::Conversation;
+use super::error::SessionError;
 
 /// Bytes taken from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
+/// How long the last words of a server are waited for that closes while this side writes.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// What a server says to a ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pong {
-    /// The server's clock, in milliseconds since 1970.
-    pub server_time_ms: u64,
-    /// Whether it serves requests already.
-    pub ready: bool,
-    /// How long the answer took.
-    pub round_trip: Duration,
+/// A clock that never goes back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    began: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    pub(super) fn now_ms(self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// What one wait brought.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Moved,
     TimeUp,
     Interrupted,
 }
 
-/// A socket and the session that runs over it.
+/// Why a link is of no more use.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The connection ended.
+    Closed,
+    /// What came over it is not what a server sends.
+    Protocol(SessionError),
+}
+
+/// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
     stream: TcpStream,
-    pub(super) session: Session,
-    began: Instant,
-    timeout: Duration,
+    clock: Clock,
     scratch: Vec<u8>,
 }
 
 impl Link {
-    pub(super) fn connect(server: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let stream =
-            connect(server, timeout).map_err(|error| ClientError::Connect { server: server.to_owned(), error })?;
-        let began = Instant::now();
-        Ok(Self { stream, session: Session::new(0), began, timeout, scratch: vec![0; READ_BYTES] })
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn ping(&mut self) -> Result<Pong, ClientError> {
-        let sent = Instant::now();
-        let request = self.session.request(&Request::Ping).map_err(too_large)?;
-        match self.answer(request, None)? {
-            Reply::Pong { server_time_ms, ready } => Ok(Pong { server_time_ms, ready, round_trip: sent.elapsed() }),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Waits for the answer to a request. `operation` is that of a change: if the connection breaks, nobody here
-    /// knows whether it happened.
-    pub(super) fn answer(&mut self, request: RequestId, operation: Option<OperationId>) -> Result<Reply, ClientError> {
-        self.await_answer(request).map_err(|error| match (operation, error) {
-            (Some(operation), ClientError::Closed { reason }) => ClientError::OutcomeUnknown { operation, reason },
-            (Some(operation), ClientError::TimedOut | ClientError::Protocol(_)) => {
-                ClientError::OutcomeUnknown { operation, reason: None }
-            }
-            (_, error) => error,
-        })
-    }
-
-    fn await_answer(&mut self, request: RequestId) -> Result<Reply, ClientError> {
-        let deadline = Instant::now() + self.timeout;
-        loop {
-            // Answers to requests that were given up on are passed over.
-            while let Some((answered, reply)) = self.session.poll_reply() {
-                match reply {
-                    Reply::Error(error) if answered == request => return Err(ClientError::Refused(error)),
-                    reply if answered == request => return Ok(reply),
-                    _ => {}
+    /// Makes a connection. Not being able to takes `timeout` at most for each address of the name.
+    pub(super) fn connect(server: &str, timeout: Duration, clock: Clock) -> io::Result<Self> {
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in server.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1))) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.set_write_timeout(Some(timeout))?;
+                    return Ok(Self { stream, clock, scratch: vec![0; READ_BYTES] });
                 }
-            }
-            if self.turn(Some(deadline))? == Turn::TimeUp {
-                return Err(ClientError::TimedOut);
+                Err(error) => failure = error,
             }
         }
+        Err(failure)
     }
 
     /// Writes what waits, then reads once. Returns early when the heartbeat is due.
-    pub(super) fn turn(&mut self, deadline: Option<Instant>) -> Result<Turn, ClientError> {
-        let now_ms = self.now_ms();
-        self.session.handle_time(now_ms).map_err(ClientError::Protocol)?;
-        self.flush()?;
-        let now = Instant::now();
-        let until_deadline = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let until_heartbeat =
-            self.session.deadline_ms().map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)));
-        let wait = until_deadline.into_iter().chain(until_heartbeat).min();
+    pub(super) fn turn(&mut self, conversation: &mut Conversation, deadline: Option<Instant>) -> Result<Turn, Broken> {
+        let now_ms = self.clock.now_ms();
+        conversation.handle_time(now_ms).map_err(Broken::Protocol)?;
+        self.flush(conversation)?;
+        let until_deadline = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let due_ms = conversation.session().deadline_ms();
+        let until_due = due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)));
+        let wait = until_deadline.into_iter().chain(until_due).min();
         if until_deadline == Some(Duration::ZERO) {
-            return self.read_what_is_there();
+            return self.read_what_is_there(conversation);
         }
-        self.stream.set_read_timeout(wait).map_err(|_| self.closed())?;
-        let outcome = self.read()?;
+        self.stream.set_read_timeout(wait).map_err(|_| Broken::Closed)?;
+        let outcome = self.read(conversation)?;
+        // What is missing was asked for.
+        self.flush(conversation)?;
         let up = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         Ok(if outcome == Turn::TimeUp && !up { Turn::Moved } else { outcome })
     }
 
+    /// Writes what waits.
+    pub(super) fn flush(&mut self, conversation: &mut Conversation) -> Result<(), Broken> {
+        let output = conversation.session().output();
+        if output.is_empty() {
+            return Ok(());
+        }
+        if self.stream.write_all(output).is_err() {
+            self.read_last_words(conversation);
+            return Err(Broken::Closed);
+        }
+        let written = output.len();
+        conversation.consume_output(written);
+        Ok(())
+    }
+
     /// A wait of no time: takes what has arrived already.
-    fn read_what_is_there(&mut self) -> Result<Turn, ClientError> {
-        self.stream.set_nonblocking(true).map_err(|_| self.closed())?;
-        let outcome = self.read();
-        self.stream.set_nonblocking(false).map_err(|_| self.closed())?;
+    fn read_what_is_there(&mut self, conversation: &mut Conversation) -> Result<Turn, Broken> {
+        self.stream.set_nonblocking(true).map_err(|_| Broken::Closed)?;
+        let outcome = self.read(conversation);
+        self.stream.set_nonblocking(false).map_err(|_| Broken::Closed)?;
+        self.flush(conversation)?;
         outcome
     }
 
-    fn read(&mut self) -> Result<Turn, ClientError> {
+    fn read(&mut self, conversation: &mut Conversation) -> Result<Turn, Broken> {
         match self.stream.read(&mut self.scratch) {
-            Ok(0) => Err(self.closed()),
+            Ok(0) => Err(Broken::Closed),
             Ok(count) => {
-                let now_ms = self.now_ms();
                 let bytes = self.scratch.get(..count).unwrap_or_default();
-                self.session.receive(now_ms, bytes).map_err(ClientError::Protocol)?;
-                // What is missing was asked for.
-                self.flush()?;
+                conversation.receive(self.clock.now_ms(), bytes).map_err(Broken::Protocol)?;
                 Ok(Turn::Moved)
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(Turn::TimeUp),
                 io::ErrorKind::Interrupted => Ok(Turn::Interrupted),
-                _ => Err(self.closed()),
+                _ => Err(Broken::Closed),
             },
         }
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), ClientError> {
-        if self.session.output().is_empty() {
-            return Ok(());
-        }
-        if self.stream.write_all(self.session.output()).is_err() {
-            self.read_last_words();
-            return Err(self.closed());
-        }
-        let written = self.session.output().len();
-        self.session.consume_output(written);
-        Ok(())
-    }
-
     /// A server that closes while this side writes has said why before it did.
-    fn read_last_words(&mut self) {
-        let _ = self.stream.set_read_timeout(Some(Duration::from_millis(100)));
+    fn read_last_words(&mut self, conversation: &mut Conversation) {
+        let _ = self.stream.set_read_timeout(Some(LAST_WORDS));
         while let Ok(count @ 1..) = self.stream.read(&mut self.scratch) {
-            let now_ms = self.now_ms();
             let bytes = self.scratch.get(..count).unwrap_or_default();
-            if self.session.receive(now_ms, bytes).is_err() {
+            if conversation.receive(self.clock.now_ms(), bytes).is_err() {
                 return;
             }
         }
     }
-
-    fn closed(&self) -> ClientError {
-        ClientError::Closed { reason: self.session.closing().cloned() }
-    }
-}
-
-fn connect(server: &str, timeout: Duration) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in server.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(timeout))?;
-                return Ok(stream);
-            }
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-pub(super) fn too_large(TooLarge { max }: TooLarge) -> ClientError {
-    ClientError::TooLarge { max }
-}
-
-pub(super) fn unexpected(reply: &Reply) -> ClientError {
-    ClientError::Protocol(SessionError::Unexpected { kind: reply.kind().number() })
 }

@@ -38,15 +38,19 @@
 //! ```
 
 mod blocking;
+mod conversation;
 mod error;
 mod event;
 mod groups;
 mod link;
+mod retry;
 mod session;
+mod tracked;
 
-pub use blocking::{Client, ConnectOptions, HistoryPart, ping};
-pub use error::ClientError;
+pub use blocking::{ActingFor, Client, ConnectOptions, HistoryPart, Pong, TokenSource, ping};
+pub use conversation::{CallId, Conversation, Standing};
+pub use error::{ClientError, SessionError, TooLarge};
 pub use event::Event;
-pub use groups::GroupView;
-pub use link::Pong;
-pub use session::{RequestId, Session, SessionError, TooLarge};
+pub use retry::{Backoff, RetryPolicy};
+pub use session::{RequestId, Session};
+pub use tracked::GroupView;

@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::error::{SessionError, TooLarge};
 use super::event::Event;
-use super::groups::{GroupView, Groups};
-use crate::codec::DecodeError;
-use crate::ids::GroupId;
+use super::groups::{Batch, Groups};
+use super::tracked::GroupView;
+use crate::ids::{GroupId, UserId};
 use crate::limits::{GROUPS_PER_FRAME_MAX, IN_FLIGHT_MAX};
 use crate::wire::{
-    Attach, Deframer, ErrorBody, FrameCaps, FrameError, GroupSeq, Hello, HistoryRequest, Kind, Push, Reply, Request,
-    VERSION, Welcome, encode_frame,
+    Attach, Deframer, ErrorBody, ErrorCode, FrameCaps, FrameError, GroupSeq, Hello, HistoryRequest, Kind, Push, Reply,
+    Request, VERSION, Welcome, encode_frame,
 };
 
 /// Requests that a session makes of its own accord, at once: the caller's own always find room.
@@ -21,64 +22,23 @@ const OWN_REQUESTS_MAX: usize = IN_FLIGHT_MAX / 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(u32);
 
-/// Why a connection cannot go on. Events and replies from before it can still be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// The stream is not one of frames.
-    Frame(FrameError),
-    /// A good frame with a body that is not what its kind asks for.
-    Body {
-        /// The kind's number.
-        kind: u16,
-        /// What is wrong with the body.
-        error: DecodeError,
-    },
-    /// A frame that no server sends: a request, an unknown reply, reserved flags, another protocol version.
-    Unexpected {
-        /// The kind's number.
-        kind: u16,
-    },
-    /// A page of history brought nothing of what it was asked for.
-    NoProgress,
-    /// Nothing was heard for 2.5 heartbeats.
-    Silent,
-}
-
-impl std::fmt::Display for SessionError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Frame(FrameError::Magic) => f.write_str("what answers there does not speak this protocol"),
-            Self::Frame(FrameError::Version) => f.write_str("the server speaks another version of the protocol"),
-            Self::Frame(FrameError::Crc) => f.write_str("a frame came damaged"),
-            Self::Frame(FrameError::TooLarge { max }) => write!(f, "a frame is larger than {max} bytes"),
-            Self::Body { kind, error } => write!(f, "a frame of kind {kind:#06x} cannot be read: {error}"),
-            Self::Unexpected { kind } => write!(f, "a frame of kind {kind:#06x} is out of place"),
-            Self::NoProgress => f.write_str("a page of history brought nothing of what was asked for"),
-            Self::Silent => f.write_str("the server has not been heard for too long"),
-        }
-    }
-}
-
-impl std::error::Error for SessionError {}
-
-/// A request that is larger than a server takes. Nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge {
-    /// The largest frame of this kind, in bytes, header included.
-    pub max: usize,
-}
-
 /// What a request without an answer is for.
 #[derive(Debug)]
 enum Pending {
     Caller,
-    History(Vec<GroupSeq>),
-    Record,
+    History(Batch),
+    Record(GroupId),
     Heartbeat,
 }
 
-/// One connection of a client.
+/// By what a client went on line, and does so again on another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    Device,
+    Marks,
+}
+
+/// A client on one connection, or on one connection after another.
 ///
 /// It closes gaps by itself: what the server says is missing is asked for, page by page, while bytes are handed in.
 #[derive(Debug)]
@@ -87,13 +47,19 @@ pub struct Session {
     output: Vec<u8>,
     last_request: u32,
     pending: BTreeMap<u32, Pending>,
+    signals: VecDeque<(u32, GroupId)>,
     replies: VecDeque<(RequestId, Reply)>,
     groups: Groups,
     welcome: Option<Welcome>,
     closing: Option<ErrorBody>,
+    basis: Option<Basis>,
     now_ms: u64,
     heard_ms: u64,
     sent_ms: u64,
+    expires_at_ms: Option<u64>,
+    feed: Option<u64>,
+    /// The server asked for a pause: until then the session asks for nothing by itself.
+    paused_until_ms: u64,
 }
 
 impl Session {
@@ -104,14 +70,35 @@ impl Session {
             output: Vec::new(),
             last_request: 0,
             pending: BTreeMap::new(),
+            signals: VecDeque::new(),
             replies: VecDeque::new(),
             groups: Groups::default(),
             welcome: None,
             closing: None,
+            basis: None,
             now_ms,
             heard_ms: now_ms,
             sent_ms: now_ms,
+            expires_at_ms: None,
+            feed: None,
+            paused_until_ms: 0,
         }
+    }
+
+    /// The connection was lost and another one is made, at this time: begins again with a hello, and keeps the groups
+    /// and the events that were not taken yet. Requests without an answer are forgotten: whoever made them says them
+    /// again ([`super::Conversation`] does). [`Self::attach_again`] goes on from here.
+    pub fn reconnect(&mut self, now_ms: u64) {
+        self.deframer = Deframer::default();
+        self.output.clear();
+        self.pending.clear();
+        self.signals.clear();
+        self.replies.clear();
+        self.groups.handle_disconnected();
+        self.welcome = None;
+        self.closing = None;
+        self.expires_at_ms = None;
+        (self.now_ms, self.heard_ms, self.sent_ms, self.paused_until_ms) = (now_ms, now_ms, now_ms, 0);
     }
 
     /// Says who the client is. Everything but a ping has to wait for the answer, a [`Reply::Welcome`].
@@ -121,24 +108,71 @@ impl Session {
 
     /// Queues a request. Its answer, if its kind has one, comes out of [`Self::poll_reply`] under the same number.
     pub fn request(&mut self, request: &Request) -> Result<RequestId, TooLarge> {
-        self.enqueue(request, Pending::Caller)
+        self.request_as(request, None)
+    }
+
+    /// The same by a service that acts for a user.
+    pub fn request_as(&mut self, request: &Request, user: Option<&UserId>) -> Result<RequestId, TooLarge> {
+        self.enqueue(request, user, Pending::Caller)
     }
 
     /// Goes on line with what this device has: the highest seq of each group that it knows. Returns the request whose
     /// answer says that it is on line.
     pub fn attach_device(&mut self, groups: &[GroupSeq]) -> Result<RequestId, TooLarge> {
-        self.groups.resume(groups);
-        let mut chunks: Vec<&[GroupSeq]> = groups.chunks(GROUPS_PER_FRAME_MAX).collect();
-        let last = chunks.pop().unwrap_or_default();
-        for chunk in chunks {
-            self.request(&Request::Attach(Attach::Device { more: true, groups: chunk.to_vec() }))?;
-        }
-        self.request(&Request::Attach(Attach::Device { more: false, groups: last.to_vec() }))
+        self.prepare_device(groups);
+        Ok(self.attach_with(groups))
     }
 
     /// Goes on line with the user's received marks: for a client that keeps nothing.
     pub fn attach_marks(&mut self) -> Result<RequestId, TooLarge> {
+        self.prepare_marks();
         self.request(&Request::Attach(Attach::Marks))
+    }
+
+    /// Takes down what [`Self::attach_again`] is to begin with.
+    pub(super) fn prepare_device(&mut self, groups: &[GroupSeq]) {
+        self.basis = Some(Basis::Device);
+        self.groups.resume(groups);
+    }
+
+    /// The same.
+    pub(super) fn prepare_marks(&mut self) {
+        self.basis = Some(Basis::Marks);
+    }
+
+    /// Goes on line again after [`Self::reconnect`], in the way of the last time and with what is here by now. `None`
+    /// if it never was on line.
+    pub fn attach_again(&mut self) -> Option<RequestId> {
+        match self.basis? {
+            Basis::Device => {
+                let held = self.groups.held();
+                Some(self.attach_with(&held))
+            }
+            Basis::Marks => {
+                // The marks may be above what was told here: another device of the user has set them.
+                self.groups.want_all();
+                let request = self.request(&Request::Attach(Attach::Marks)).expect("it has no list");
+                self.ask_for_what_is_missing();
+                Some(request)
+            }
+        }
+    }
+
+    fn attach_with(&mut self, groups: &[GroupSeq]) -> RequestId {
+        let mut chunks: Vec<&[GroupSeq]> = groups.chunks(GROUPS_PER_FRAME_MAX).collect();
+        let last = chunks.pop().unwrap_or_default();
+        let frames = chunks.into_iter().map(|chunk| (true, chunk)).chain([(false, last)]);
+        let attach = |(more, groups): (bool, &[GroupSeq])| Attach::Device { more, groups: groups.to_vec() };
+        let requests = frames
+            .map(attach)
+            .map(|attach| self.request(&Request::Attach(attach)).expect("so many groups fit one frame"));
+        requests.last().expect("there is a last frame")
+    }
+
+    /// How far each group was told in the events that were taken: what the device has, for the next
+    /// [`Self::attach_device`]. Exact at any moment, in the middle of catching up too.
+    pub fn positions(&self) -> Vec<GroupSeq> {
+        self.groups.positions()
     }
 
     /// Takes bytes as they came from the socket, cut anywhere.
@@ -165,12 +199,15 @@ impl Session {
         if now_ms.saturating_sub(self.sent_ms) >= heartbeat_ms {
             self.enqueue_own(&Request::Ping, Pending::Heartbeat);
         }
+        self.ask_for_what_is_missing();
         Ok(())
     }
 
     /// When [`Self::handle_time`] wants to be called at the latest.
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.heartbeat_ms().map(|heartbeat_ms| self.sent_ms.saturating_add(heartbeat_ms))
+        let heartbeat_ms = self.heartbeat_ms()?;
+        let pause_ms = Some(self.paused_until_ms).filter(|until_ms| *until_ms > self.now_ms);
+        Some(self.sent_ms.saturating_add(heartbeat_ms).min(pause_ms.unwrap_or(u64::MAX)))
     }
 
     /// Bytes to be written to the socket.
@@ -217,25 +254,53 @@ impl Session {
         self.welcome.as_ref().map(|welcome| u64::from(welcome.heartbeat_s.max(1)).saturating_mul(1000))
     }
 
-    fn enqueue(&mut self, request: &Request, pending: Pending) -> Result<RequestId, TooLarge> {
+    pub(super) fn set_closing(&mut self, reason: ErrorBody) {
+        self.closing = Some(reason);
+    }
+
+    /// Where the feed goes on, if there is one.
+    pub(super) fn feed_position(&self) -> Option<u64> {
+        self.feed
+    }
+
+    pub(super) fn poll_expiry(&mut self) -> Option<u64> {
+        self.expires_at_ms.take()
+    }
+
+    /// Tells the application something that no frame said.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.groups.tell(event);
+    }
+
+    fn enqueue(&mut self, request: &Request, user: Option<&UserId>, pending: Pending) -> Result<RequestId, TooLarge> {
         let id = self.next_request_id();
         let start = self.output.len();
-        request.encode_frame(&mut self.output, id);
+        request.encode_frame_as(&mut self.output, id, user);
         let max = FrameCaps::Client.frame_bytes_max(request.kind().number());
         if self.output.len().saturating_sub(start) > max {
             self.output.truncate(start);
             return Err(TooLarge { max });
         }
         self.sent_ms = self.now_ms;
-        if !matches!(request, Request::Signal { .. } | Request::Acknowledge { .. }) {
-            self.pending.insert(id, pending);
+        match request {
+            Request::Signal { group, .. } => self.remember_signal(id, *group),
+            Request::Acknowledge { .. } => {}
+            _ => _ = self.pending.insert(id, pending),
         }
         Ok(RequestId(id))
     }
 
+    /// A signal has no answer but a refusal, so nothing says when it can be forgotten: the last ones are kept.
+    fn remember_signal(&mut self, id: u32, group: GroupId) {
+        if self.signals.len() == IN_FLIGHT_MAX {
+            self.signals.pop_front();
+        }
+        self.signals.push_back((id, group));
+    }
+
     /// A request of the session's own: a page of history, a record, a ping. All of them are small.
     fn enqueue_own(&mut self, request: &Request, pending: Pending) {
-        self.enqueue(request, pending).expect("64 groups and a ping fit one frame");
+        self.enqueue(request, None, pending).expect("64 groups and a ping fit one frame");
     }
 
     fn next_request_id(&mut self) -> u32 {
@@ -288,12 +353,23 @@ impl Session {
             }
             Push::Behind { group, from, head } => self.groups.handle_behind(group, from, head),
             Push::Gone { group, until } => self.groups.handle_gone(group, until),
-            Push::Ready => self.groups.tell(Event::Ready),
-            Push::AuthenticateSoon { expires_at_ms } => self.groups.tell(Event::AuthenticateSoon { expires_at_ms }),
-            Push::TakenOver => self.groups.tell(Event::TakenOver),
+            Push::Ready => self.groups.handle_ready(),
+            Push::AuthenticateSoon { expires_at_ms } => {
+                self.expires_at_ms = Some(expires_at_ms);
+                self.groups.tell(Event::AuthenticateSoon { expires_at_ms });
+            }
+            Push::TakenOver => {
+                let reason = || ErrorBody::new(ErrorCode::TakenOver, 0, "a newer connection took this one's place");
+                self.closing.get_or_insert_with(reason);
+                self.groups.tell(Event::TakenOver);
+            }
             Push::GoingAway { within_ms } => self.groups.tell(Event::GoingAway { within_ms }),
-            // For services, which this session is not.
-            Push::FeedItem { .. } => {}
+            // Items that came over the last connection may come again.
+            Push::FeedItem { position, .. } if self.feed.is_some_and(|told| position <= told) => {}
+            Push::FeedItem { position, group, seq, sender, offline } => {
+                self.feed = Some(position);
+                self.groups.tell(Event::Feed { position, group, seq, sender, offline });
+            }
         }
     }
 
@@ -306,24 +382,45 @@ impl Session {
         }
         match self.pending.remove(&request_id) {
             Some(Pending::Caller) => self.handle_answer(RequestId(request_id), reply),
-            Some(Pending::History(asked)) => match reply {
-                Reply::HistoryPage { groups } => self.groups.handle_history(&asked, groups),
-                Reply::Error(error) => {
-                    self.groups.handle_history_refused(&asked, &error);
-                    Ok(())
-                }
-                other => Err(SessionError::Unexpected { kind: other.kind().number() }),
-            },
-            Some(Pending::Record) => {
-                // Refused: the user is no longer in it, which the server tells anyway.
-                if let Reply::GroupShown(shown) = reply {
-                    self.groups.handle_record(shown);
+            Some(Pending::History(batch)) => self.handle_history(&batch, reply),
+            Some(Pending::Record(group)) => {
+                match reply {
+                    Reply::GroupShown(shown) => self.groups.handle_record(shown),
+                    Reply::Error(error) if self.pauses(&error) => self.groups.want_record_again(group),
+                    // Refused: the user is no longer in it, which the server tells anyway.
+                    _ => {}
                 }
                 Ok(())
             }
             // Answers that nobody waits for: a pong, a refused acknowledgement.
-            Some(Pending::Heartbeat) | None => Ok(()),
+            Some(Pending::Heartbeat) => Ok(()),
+            None => {
+                let refused = self.signals.iter().find(|(id, _)| *id == request_id);
+                if let (Some((_, group)), Reply::Error(error)) = (refused, reply) {
+                    self.groups.tell(Event::SignalRefused { group: *group, error });
+                }
+                Ok(())
+            }
         }
+    }
+
+    fn handle_history(&mut self, batch: &Batch, reply: Reply) -> Result<(), SessionError> {
+        match reply {
+            Reply::HistoryPage { groups } => return self.groups.handle_history(batch, groups),
+            Reply::Error(error) if self.pauses(&error) => self.groups.want_history_again(batch),
+            Reply::Error(error) => self.groups.handle_history_refused(batch, &error),
+            other => return Err(SessionError::Unexpected { kind: other.kind().number() }),
+        }
+        Ok(())
+    }
+
+    /// Whether an error asks for a pause, which begins now.
+    fn pauses(&mut self, error: &ErrorBody) -> bool {
+        let pauses = error.code == ErrorCode::SlowDown.number();
+        if pauses {
+            self.paused_until_ms = self.now_ms.saturating_add(error.detail.max(1));
+        }
+        pauses
     }
 
     fn handle_answer(&mut self, request: RequestId, reply: Reply) -> Result<(), SessionError> {
@@ -334,18 +431,24 @@ impl Session {
             self.groups.set_user(welcome.user.clone());
             self.welcome = Some(welcome.clone());
         }
+        if let Reply::FeedBegun { position } = &reply {
+            self.feed = self.feed.max(Some(*position));
+        }
         self.replies.push_back((request, reply));
         Ok(())
     }
 
     fn ask_for_what_is_missing(&mut self) {
+        if self.now_ms < self.paused_until_ms || self.welcome.is_none() {
+            return;
+        }
         let mut under_way = self.pending.values().filter(|pending| !matches!(pending, Pending::Caller)).count();
         while under_way < OWN_REQUESTS_MAX {
-            if let Some(asked) = self.groups.next_history() {
-                let request = HistoryRequest { groups: asked.clone(), entries_max: 0, bytes_max: 0 };
-                self.enqueue_own(&Request::History(request), Pending::History(asked));
+            if let Some(batch) = self.groups.next_history() {
+                let request = HistoryRequest { groups: batch.asked.clone(), entries_max: 0, bytes_max: 0 };
+                self.enqueue_own(&Request::History(request), Pending::History(batch));
             } else if let Some((group, newer_than)) = self.groups.next_record() {
-                self.enqueue_own(&Request::GetGroup { group, newer_than }, Pending::Record);
+                self.enqueue_own(&Request::GetGroup { group, newer_than }, Pending::Record(group));
             } else {
                 return;
             }
@@ -357,3 +460,7 @@ impl Session {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod lives;

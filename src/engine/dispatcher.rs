@@ -34,7 +34,7 @@ impl Drop for FailOnPanic<'_> {
 
 fn handle(shared: &Shared, event: Event) {
     match event {
-        Event::Durable { ticket } => release(shared, ticket),
+        Event::Durable { ticket, .. } => release(shared, ticket),
         Event::Credit { bytes_total } => shared.port.grant(bytes_total),
         Event::Ready => shared.port.make_ready(),
         Event::GroupLoaded { group, state } => finish_group(shared, group, state),
@@ -52,6 +52,7 @@ fn handle(shared: &Shared, event: Event) {
 fn read_id(event: &Event) -> Option<ReadId> {
     match event {
         Event::UserLoaded { read, .. }
+        | Event::MarksRead { read, .. }
         | Event::GroupsListed { read, .. }
         | Event::GroupsScanned { read, .. }
         | Event::EntriesRead { read, .. }

@@ -103,6 +103,21 @@ impl Event {
 }
 
 impl Entry {
+    /// Whether a member may see more of it than its seq and version: a whisper is for its sender and its addressees.
+    pub fn is_shown_to(&self, user: &UserId) -> bool {
+        match &self.event {
+            Event::Whisper { to, .. } => self.sender == *user || to.contains(user),
+            Event::Created { .. }
+            | Event::Added { .. }
+            | Event::Removed { .. }
+            | Event::Left { .. }
+            | Event::Renamed { .. }
+            | Event::Transferred { .. }
+            | Event::Dissolved
+            | Event::Message { .. } => true,
+        }
+    }
+
     /// Bytes that it takes in memory or in a frame, roughly and never less than in a frame.
     pub fn memory_bytes(&self) -> usize {
         let users = |users: &[UserId]| users.iter().map(|user| user.as_str().len() + 24).sum::<usize>();

@@ -4,7 +4,7 @@
 //! Detached ──Attach──▶ Loading ──memberships──▶ Attached: each group of the user is live, or in `behind`
 //!
 //! behind:  Untold ──group packet──▶ Told ──history reaches the head──▶ live ──reads too slowly──▶ Owed ──Behind──▶ Told
-//!          Told ──its user leaves──▶ Gone ──Gone──▶ (nothing)
+//!          Told ──its user leaves──▶ Gone ──Gone──▶ (nothing): it may still read up to where the membership ended
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,9 +161,12 @@ impl Hub {
             let Some(group) = session.notices.pop_front() else { break };
             match session.behind.get(&group) {
                 None | Some(Behind::Told) => {}
-                Some(Behind::Gone { until }) => {
-                    let until = *until;
+                Some(Behind::Gone { until, from }) => {
+                    let (until, from) = (*until, *from);
                     session.behind.remove(&group);
+                    if let Some(from) = from {
+                        self.append(key, |out| Push::Behind { group, from, head: until }.encode_frame(out));
+                    }
                     self.append(key, |out| Push::Gone { group, until }.encode_frame(out));
                 }
                 Some(Behind::Untold { .. } | Behind::Owed { .. }) => {
@@ -277,7 +280,7 @@ fn strangers(basis: &Basis, places: &BTreeMap<GroupId, Membership>) -> BTreeMap<
         Basis::Marks => BTreeMap::new(),
         Basis::Device(has) => {
             let unknown = has.keys().filter(|group| !places.contains_key(group));
-            unknown.map(|group| (*group, Behind::Gone { until: 0 })).collect()
+            unknown.map(|group| (*group, Behind::Gone { until: 0, from: None })).collect()
         }
     }
 }
@@ -289,10 +292,14 @@ fn lack(basis: &Basis, place: &Membership) -> Option<Behind> {
         Basis::Marks => Some(place.received).filter(|received| *received >= place.joined),
     };
     match (has, place.until) {
-        (Some(_), Some(until)) => matches!(basis, Basis::Device(_)).then_some(Behind::Gone { until }),
+        (Some(seq), Some(until)) => {
+            let from = matches!(basis, Basis::Marks).then_some(seq + 1);
+            (seq < until || from.is_none()).then_some(Behind::Gone { until, from })
+        }
         (None, Some(_)) => None,
         (Some(seq), None) if seq >= place.head => None,
-        (Some(seq), None) => Some(Behind::Owed { from: seq.max(place.joined) + 1 }),
-        (None, None) => Some(Behind::Untold { from: place.joined + 1 }),
+        (Some(seq), None) if seq >= place.joined => Some(Behind::Owed { from: seq + 1 }),
+        // It has the group from an earlier stay of its user at most: the record that it has misses what was between.
+        (Some(_) | None, None) => Some(Behind::Untold { from: place.joined + 1 }),
     }
 }

@@ -53,12 +53,12 @@ impl Hub {
         key: OperationKey,
         kind: Kind,
         act: Act,
-    ) -> Result<(), Task> {
+    ) -> Result<(), Box<Task>> {
         if !self.has_operations(&caller.principal) {
             if let Some(Window::Loading { groups, .. }) = self.windows.get_mut(&caller.principal) {
                 groups.push(id);
             }
-            return Err(Task::Change { caller, key, kind, act });
+            return Err(Box::new(Task::Change { caller, key, kind, act }));
         }
         if self.find_operation(&caller.principal, key).is_some() {
             self.answer_known(&caller, key, kind);

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use slab::Slab;
 
+use super::Now;
+use super::feed::Feed;
 use super::outbox::Outbox;
 use crate::ids::{DeviceId, GroupId, Principal, Role, UserId};
 use crate::limits::{
-    AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, LARGE_IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT, OUTPUT_STALL_MS,
+    AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, IN_FLIGHT_MAX_SERVICE, LARGE_IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT,
+    OUTPUT_STALL_MS, TOKEN_LEEWAY_MS,
 };
 use crate::wire::Deframer;
 
@@ -45,6 +48,8 @@ pub(super) struct Session {
     pub(super) silence_ms: u64,
     /// When its token ends, leeway included, on the monotonic clock.
     pub(super) token_ends_ms: u64,
+    /// Whether it was asked for a new one.
+    pub(super) told_of_end: bool,
     pub(super) presence: Presence,
     /// The groups that are not live on this connection, each with what is owed or awaited. A group of the user that is
     /// not in here is live, if the presence is `Attached`.
@@ -53,6 +58,8 @@ pub(super) struct Session {
     pub(super) notices: VecDeque<GroupId>,
     /// Notices that wait for their group to be loaded.
     pub(super) notices_loading: usize,
+    /// How far the feed has been told on it, if it asked for it.
+    pub(super) feed: Option<Feed>,
     /// Whether `Ready` is still to be told.
     pub(super) ready_owed: bool,
 }
@@ -88,8 +95,9 @@ pub(super) enum Behind {
     Owed { from: u64 },
     /// It was told; an answer to a history request that reaches the head makes it live.
     Told,
-    /// The device has a group that its user is no longer in: that is owed.
-    Gone { until: u64 },
+    /// The device has a group that its user is no longer in: that is owed; to a client that keeps nothing, with the
+    /// seq from which it may still read.
+    Gone { until: u64, from: Option<u64> },
 }
 
 /// One connection.
@@ -110,6 +118,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     pub(super) closing: bool,
     pub(super) accepted_ms: u64,
+    /// The same on the wall clock, to be shown.
+    pub(super) accepted_wall_ms: u64,
     pub(super) heard_ms: u64,
     /// Since when an unfinished frame waits; `None` if none does.
     pub(super) frame_since_ms: Option<u64>,
@@ -126,7 +136,8 @@ pub(super) struct Connection {
 pub(super) const CLOSE_LINGER_MS: u64 = 2_000;
 
 impl Connection {
-    pub(super) fn new(number: u64, now_ms: u64) -> Self {
+    pub(super) fn new(number: u64, now: Now) -> Self {
+        let now_ms = now.monotonic_ms;
         Self {
             number,
             state: State::Unauthenticated,
@@ -138,6 +149,7 @@ impl Connection {
             dirty: false,
             closing: false,
             accepted_ms: now_ms,
+            accepted_wall_ms: now.wall_ms,
             heard_ms: now_ms,
             frame_since_ms: None,
             drained_ms: now_ms,
@@ -172,9 +184,10 @@ impl Connection {
 
     /// Whether no more requests are taken from it for now: answers wait to be made, or to be read.
     pub(super) fn is_paused(&self) -> bool {
+        let in_flight_max = self.session().map_or(IN_FLIGHT_MAX, |session| in_flight_max(session.role));
         self.closing
             || self.held_back
-            || self.in_flight >= IN_FLIGHT_MAX
+            || self.in_flight >= in_flight_max
             || self.large_in_flight >= LARGE_IN_FLIGHT_MAX
             || self.outbox.bytes() > OUTPUT_BYTES_SOFT
     }
@@ -186,7 +199,8 @@ impl Connection {
         }
         let mut first = match &self.state {
             State::Unauthenticated => (self.accepted_ms + AUTHENTICATE_MS, Overdue::Authentication),
-            State::Open(session) => (session.token_ends_ms, Overdue::Token),
+            State::Open(session) if session.told_of_end => (session.token_ends_ms, Overdue::Token),
+            State::Open(session) => (session.token_ends_ms.saturating_sub(TOKEN_LEEWAY_MS), Overdue::TokenSoon),
         };
         // Who is not read cannot be heard: its silence is the server's doing.
         if let State::Open(session) = &self.state
@@ -206,12 +220,21 @@ impl Connection {
     }
 }
 
+/// Requests without an answer above which reading pauses.
+pub(super) fn in_flight_max(role: Role) -> usize {
+    match role {
+        Role::Service => IN_FLIGHT_MAX_SERVICE,
+        Role::User | Role::Operator => IN_FLIGHT_MAX,
+    }
+}
+
 /// What a connection did not do in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Overdue {
     Linger,
     Authentication,
     Silence,
+    TokenSoon,
     Token,
     Frame,
     Output,

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Hub;
 use super::changes::not_found;
+use super::reads::PendingRead;
 use super::release::Release;
 use super::task::Caller;
 use crate::ids::{GroupId, UserId};
 use crate::limits::MARKS_DELAY_MS;
-use crate::store::{Change, MARKS_PER_CHANGE_MAX, Mark};
+use crate::store::{Change, MARKS_PER_CHANGE_MAX, Mark, Membership};
 use crate::wire::{ErrorBody, ErrorCode};
 
 type Places = BTreeMap<(UserId, GroupId), (u64, u64)>;
@@ -73,13 +74,39 @@ impl Marks {
 impl Hub {
     /// Takes one mark of an acknowledgement.
     pub(super) fn mark(&mut self, id: GroupId, caller: &Caller, received: u64, read: u64) {
-        let Some(group) = self.loaded_group(id).filter(|group| group.durable.has(&caller.user)) else {
-            return self.refuse_mark(caller, not_found());
-        };
+        let Some(group) = self.loaded_group(id) else { unreachable!("marks are taken of a loaded group") };
+        if !group.durable.has(&caller.user) {
+            let pending = PendingRead::FormerMark(caller.clone(), id, received, read);
+            return self.load_membership(pending, caller.user.clone(), id);
+        }
         let head = group.durable_head;
-        if received > head || read > head {
-            let message = format!("a mark is beyond the head, which is {head}");
-            return self.refuse_mark(caller, ErrorBody::new(ErrorCode::Range, head, message));
+        self.note_mark(id, caller, (received, read), head);
+    }
+
+    /// A mark of somebody who was no member when it came: it may say that it has read to the end.
+    pub(super) fn mark_former(
+        &mut self,
+        caller: &Caller,
+        id: GroupId,
+        membership: Option<&Membership>,
+        received: u64,
+        read: u64,
+    ) {
+        if let Some(group) = self.loaded_group(id).filter(|group| group.durable.has(&caller.user)) {
+            // Added again while its former membership was looked up.
+            let head = group.durable_head;
+            return self.note_mark(id, caller, (received, read), head);
+        }
+        match membership.and_then(|membership| self.former_until(&caller.user, membership)) {
+            Some(until) => self.note_mark(id, caller, (received, read), until),
+            None => self.refuse_mark(caller, not_found()),
+        }
+    }
+
+    fn note_mark(&mut self, id: GroupId, caller: &Caller, (received, read): (u64, u64), last: u64) {
+        if received > last || read > last {
+            let message = format!("a mark is beyond the head, which is {last}");
+            return self.refuse_mark(caller, ErrorBody::new(ErrorCode::Range, last, message));
         }
         self.marks.note(&caller.user, id, received, read, self.now.monotonic_ms);
         self.finish_request(caller.connection, 0, None);

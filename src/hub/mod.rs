@@ -13,18 +13,25 @@
 //!
 //! It knows the wire and the storage port, and neither sockets nor files.
 
+mod backup;
 mod cache;
 mod catch_up;
 mod changes;
 mod connection;
 mod directory;
+mod feed;
 mod group;
+mod hello;
+mod history;
 mod marks;
+mod operate;
 mod operations;
 mod outbox;
+mod permit;
 mod reads;
 mod release;
 mod requests;
+mod signals;
 mod stats;
 mod task;
 #[cfg(test)]
@@ -39,6 +46,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use connection::ConnectionKey;
+pub use operate::{Audit, Audited};
+pub use permit::Policy;
 
 use crate::ids::{GroupId, Identity, Principal, TokenError};
 use crate::limits::{
@@ -49,6 +58,7 @@ use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
 use cache::Cache;
 use connection::{Connection, Connections, State};
 use directory::Directory;
+use feed::Feeds;
 use group::Slot;
 use marks::Marks;
 use operations::Window;
@@ -83,6 +93,7 @@ pub trait Authenticator: Send {
 /// The core of a server.
 pub struct Hub {
     now: Now,
+    policy: Policy,
     authenticator: Box<dyn Authenticator>,
     hasher: RandomState,
     random: StdRng,
@@ -111,7 +122,9 @@ pub struct Hub {
     timers: BTreeSet<(u64, ConnectionKey)>,
     /// Connections that wait for the disk to catch up with changes.
     held_back: Vec<ConnectionKey>,
+    feeds: Feeds,
     requests: VecDeque<StoreRequest>,
+    audits: VecDeque<Audit>,
     dirty: VecDeque<ConnectionKey>,
     finished: VecDeque<ConnectionKey>,
     closed: VecDeque<ConnectionKey>,
@@ -124,11 +137,12 @@ pub struct Hub {
 
 impl Hub {
     /// A hub without connections. `started` is the time of its first input.
-    pub fn new(seed: Seed, authenticator: Box<dyn Authenticator>, started: Now) -> Self {
+    pub fn new(seed: Seed, policy: Policy, authenticator: Box<dyn Authenticator>, started: Now) -> Self {
         let [k0, k1, k2, k3] = seed.hash;
         let hasher = RandomState::with_seeds(k0, k1, k2, k3);
         Self {
             now: started,
+            policy,
             authenticator,
             random: StdRng::from_seed(seed.ids),
             connections: Connections::default(),
@@ -153,7 +167,9 @@ impl Hub {
             output_bytes: 0,
             timers: BTreeSet::new(),
             held_back: Vec::new(),
+            feeds: Feeds::default(),
             requests: VecDeque::new(),
+            audits: VecDeque::new(),
             dirty: VecDeque::new(),
             finished: VecDeque::new(),
             closed: VecDeque::new(),
@@ -171,7 +187,7 @@ impl Hub {
         let over = self.connections.len() >= CONNECTIONS_MAX || self.unauthenticated >= UNAUTHENTICATED_MAX;
         self.connection_count += 1;
         self.unauthenticated += 1;
-        let key = self.connections.insert(Connection::new(self.connection_count, now.monotonic_ms));
+        let key = self.connections.insert(Connection::new(self.connection_count, now));
         self.counters.accepted += 1;
         if over {
             self.close_with(key, ErrorCode::TooMany, 0, "the server has no room for another connection");
@@ -220,6 +236,7 @@ impl Hub {
                 self.resumed.push_back(key);
             }
             self.tell_notices(key);
+            self.resume_feed(key);
             self.settle();
         }
         // A socket that took a part may take more: asked in the next turn, so that the others come first.
@@ -249,19 +266,22 @@ impl Hub {
     pub fn handle_storage(&mut self, event: Event, now: Now) {
         self.now = now;
         match event {
-            Event::Durable { ticket } => self.release(ticket),
+            Event::Durable { ticket, lsns } => self.release(ticket, &lsns),
             Event::Credit { bytes_total } => self.credit_bytes = self.credit_bytes.max(bytes_total),
             Event::Ready => self.storage_ready = true,
             Event::GroupLoaded { group, state } => self.finish_group_load(group, state),
             Event::UserLoaded { read, memberships } => self.finish_user_load(read, memberships),
             Event::OperationsLoaded { principal, operations } => self.finish_operations_load(&principal, &operations),
+            Event::MembershipLoaded { read, membership } => self.finish_membership(read, membership),
+            Event::MarksRead { read, marks } => self.finish_readers(read, marks),
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
+            Event::FeedRead { read, page } => self.finish_feed_page(read, page),
+            Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // Never asked for by the hub: for those who embed storage, and for its care.
-            Event::GroupsScanned { .. } => {}
-            // Whoever drives the hub stops the process; nothing that is pending is ever released.
-            Event::Failed { .. } => {}
+            // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
+            // is pending is ever released.
+            Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();
     }
@@ -489,6 +509,7 @@ impl Hub {
             State::Unauthenticated => self.unauthenticated -= 1,
             State::Open(session) => {
                 self.directory.remove(&session.user, key);
+                self.feeds.forget(key);
                 self.commit_marks(Some(&session.user));
             }
         }

@@ -1,6 +1,6 @@
 //! The rule of release: what waits for the disk, and what happens when the disk has it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Hub;
@@ -11,7 +11,7 @@ use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
 use crate::limits::{FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT};
 use crate::store::{Operation, Ticket};
-use crate::wire::{Changed, Created, GroupPacket, Kind, Push, Reply};
+use crate::wire::{Changed, Created, GroupPacket, Kind, LogEntry, Push, Reply};
 
 /// What happens once a ticket is durable.
 #[derive(Debug)]
@@ -91,11 +91,16 @@ impl Releases {
 
 impl Hub {
     /// Lets everything become visible that waited for tickets up to this one.
-    pub(super) fn release(&mut self, ticket: Ticket) {
+    pub(super) fn release(&mut self, ticket: Ticket, lsns: &[u64]) {
+        let mut lsns = lsns.iter();
         while let Some(releases) = self.releases.pop_through(ticket) {
+            let lsn = *lsns.next().expect("each ticket has its LSN");
             for release in releases {
                 match release {
-                    Release::Effect(released) => self.release_effect(&released),
+                    Release::Effect(released) => {
+                        let before = self.release_effect(&released);
+                        self.tell_feeds(lsn, &released, before);
+                    }
                     Release::Marks => self.marks.landed(),
                     Release::Answer { caller, reply } => self.answer(caller.connection, caller.request_id, &reply),
                     Release::Read { group, task } => self.run_read(group, task),
@@ -105,11 +110,12 @@ impl Hub {
         }
     }
 
-    fn release_effect(&mut self, released: &Released) {
+    /// Gives the record as it was before.
+    fn release_effect(&mut self, released: &Released) -> Arc<Record> {
         let Some(group) = self.groups.get_mut(&released.group).and_then(|slot| slot.group.as_mut()) else {
             unreachable!("a group with pending commits stays loaded")
         };
-        group.durable = released.record.clone();
+        let before = std::mem::replace(&mut group.durable, released.record.clone());
         group.durable_head = released.entry.seq;
         group.pending -= 1;
         group.ring.push(released.entry.clone());
@@ -120,25 +126,21 @@ impl Hub {
         self.finish_operation(&released.caller.principal, released.operation);
         match &released.entry.event {
             Event::Created { members, .. } => self.release_created(released, members),
-            _ => self.release_entry(released),
+            Event::Added { .. }
+            | Event::Removed { .. }
+            | Event::Left { .. }
+            | Event::Renamed { .. }
+            | Event::Transferred { .. }
+            | Event::Dissolved
+            | Event::Message { .. }
+            | Event::Whisper { .. } => self.release_entry(released, &before),
         }
+        before
     }
 
     /// The reply to the creator, and the one packet to every connection of every member.
     fn release_created(&mut self, released: &Released, members: &[UserId]) {
-        let mut takers = Vec::new();
-        let mut pushed = 0;
-        for user in members {
-            let before = takers.len();
-            for key in self.directory.connections(user) {
-                if takes_packet(&mut self.connections, *key, released.group) {
-                    takers.push(*key);
-                }
-            }
-            if takers.len() > before && *user != released.caller.user {
-                pushed += 1;
-            }
-        }
+        let (takers, pushed) = self.packet_takers(released, members);
         let operation = released.operation;
         let created = Created {
             group: operation.group,
@@ -150,45 +152,91 @@ impl Hub {
             repeated: false,
         };
         self.answer(released.caller.connection, released.caller.request_id, &Reply::Created(created));
+        self.push_packet(released, takers);
+    }
+
+    /// The reply to the sender, the entry to everybody who is live, and the group packet to those whom it added.
+    fn release_entry(&mut self, released: &Released, before: &Record) {
+        let Operation { group: id, seq, version, .. } = released.operation;
+        let changed = Changed { group: id, seq, version, repeated: false };
+        let done = released.kind.done().expect("changes of groups are answered by Changed");
+        self.answer(released.caller.connection, released.caller.request_id, &Reply::Changed(done, changed));
+        let live = self.loaded_group(id).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
+        let takers = self.keep_live(live, id, seq);
+        self.push_entry(id, &released.entry, &takers);
+        let ended = ended_by(&released.entry, before);
+        let stays = self.without(takers, &ended);
+        if let Some(group) = self.loaded_group(id) {
+            group.live = stays;
+        }
+        for user in ended {
+            self.end_behind(id, user, seq);
+        }
+        if let Event::Added { members } = &released.entry.event {
+            let (takers, _) = self.packet_takers(released, members);
+            self.push_packet(released, takers);
+        }
+    }
+
+    /// The entry to each of these connections: a whisper's content to its sender and addressees alone.
+    fn push_entry(&mut self, group: GroupId, entry: &Entry, takers: &[ConnectionKey]) {
+        self.counters.entries_pushed += takers.len() as u64;
+        let mut frame = Vec::new();
+        crate::wire::encode_entry_push(&mut frame, group, entry);
+        if !matches!(entry.event, Event::Whisper { .. }) {
+            return self.fan_out(takers, frame);
+        }
+        let (insiders, others): (Vec<_>, Vec<_>) = takers.iter().partition(|key| {
+            let session = self.connections.find(**key).and_then(|connection| connection.session());
+            session.is_some_and(|session| entry.is_shown_to(&session.user))
+        });
+        self.fan_out(&insiders, frame);
+        let mut frame = Vec::new();
+        let hidden = LogEntry::Hidden { seq: entry.seq, version: entry.version };
+        Push::Entry { group, entry: hidden }.encode_frame(&mut frame);
+        self.fan_out(&others, frame);
+    }
+
+    /// The connections that take the packet of a group which these users have just joined, and how many users other
+    /// than the caller they belong to; what is owed to the others is noted.
+    fn packet_takers(&mut self, released: &Released, members: &[UserId]) -> (Vec<ConnectionKey>, u32) {
+        let mut takers = Vec::new();
+        let mut others = 0;
+        for user in members {
+            let before = takers.len();
+            for key in self.directory.connections(user) {
+                if takes_packet(&mut self.connections, *key, released.group, released.entry.seq + 1) {
+                    takers.push(*key);
+                }
+            }
+            if takers.len() > before && *user != released.caller.user {
+                others += 1;
+            }
+        }
+        (takers, others)
+    }
+
+    /// The group packet, encoded once, to connections that are live in the group from here on.
+    fn push_packet(&mut self, released: &Released, takers: Vec<ConnectionKey>) {
+        if takers.is_empty() {
+            return;
+        }
         let mut frame = Vec::new();
         let packet = GroupPacket::of(&released.record, released.entry.seq, released.entry.seq + 1);
         Push::GroupPacket(packet).encode_frame(&mut frame);
         self.fan_out(&takers, frame);
         self.counters.group_packets += takers.len() as u64;
-        if let Some(group) = self.loaded_group(released.group) {
-            // Nobody was live before: until now the group was not there for anybody.
-            group.live = takers;
+        if let Some(group) = self.groups.get_mut(&released.group).and_then(|slot| slot.group.as_mut()) {
+            group.live.extend(takers);
+            let bytes = group.memory_bytes();
+            self.cache.recount(&mut group.counted_bytes, bytes);
         }
     }
 
-    /// The reply to the sender, and the entry to everybody who is live.
-    fn release_entry(&mut self, released: &Released) {
-        let Operation { group, seq, version, .. } = released.operation;
-        let changed = Changed { group, seq, version, repeated: false };
-        let done = released.kind.done().expect("changes of groups are answered by Changed");
-        self.answer(released.caller.connection, released.caller.request_id, &Reply::Changed(done, changed));
-        let mut frame = Vec::new();
-        crate::wire::encode_entry_push(&mut frame, group, &released.entry);
-        let live = self.loaded_group(group).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
-        let takers = self.keep_live(live, group, seq);
-        self.fan_out(&takers, frame);
-        self.counters.entries_pushed += takers.len() as u64;
-        let leaver = match &released.entry.event {
-            Event::Left { .. } => Some(&released.entry.sender),
-            _ => None,
-        };
-        let stays = self.without(takers, leaver);
-        if let Some(group) = self.loaded_group(group) {
-            group.live = stays;
-        }
-        if let Some(leaver) = leaver {
-            self.end_behind(group, leaver, seq);
-        }
-    }
-
-    /// Connections of a user who left that were behind did not get the entry that says so: they are told by itself.
-    fn end_behind(&mut self, group: GroupId, leaver: &UserId, until: u64) {
-        for key in self.directory.connections(leaver).to_vec() {
+    /// Connections of a user whose membership ended that were behind did not get the entry that says so: they are told
+    /// by itself.
+    fn end_behind(&mut self, group: GroupId, user: &UserId, until: u64) {
+        for key in self.directory.connections(user).to_vec() {
             let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
                 continue;
             };
@@ -196,7 +244,7 @@ impl Hub {
                 None | Some(Behind::Gone { .. }) => {}
                 Some(Behind::Untold { .. }) => _ = session.behind.remove(&group),
                 Some(lack @ (Behind::Told | Behind::Owed { .. })) => {
-                    *lack = Behind::Gone { until };
+                    *lack = Behind::Gone { until, from: None };
                     session.notices.push_back(group);
                     self.tell_more(key);
                 }
@@ -225,16 +273,19 @@ impl Hub {
         takers
     }
 
-    /// The connections that are not of this user.
-    fn without(&self, mut keys: Vec<ConnectionKey>, user: Option<&UserId>) -> Vec<ConnectionKey> {
-        let Some(user) = user else { return keys };
-        let own = self.directory.connections(user);
-        keys.retain(|key| !own.contains(key));
+    /// The connections that are of none of these users.
+    fn without(&self, mut keys: Vec<ConnectionKey>, users: &BTreeSet<&UserId>) -> Vec<ConnectionKey> {
+        if !users.is_empty() {
+            keys.retain(|key| {
+                let session = self.connections.find(*key).and_then(|connection| connection.session());
+                session.is_some_and(|session| !users.contains(&session.user))
+            });
+        }
         keys
     }
 
     /// Writes one encoded frame into the buffer of each connection.
-    fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>) {
+    pub(super) fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>) {
         if frame.len() <= FRAME_BYTES_COPIED_MAX {
             for key in takers {
                 self.append(*key, |out| out.extend_from_slice(&frame));
@@ -259,8 +310,24 @@ impl Hub {
     }
 }
 
-/// Whether a connection takes the packet of a new group now; if not, what is owed to it is noted.
-fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupId) -> bool {
+/// The users whose membership ends with an entry of a group that was so before it.
+pub(super) fn ended_by<'e>(entry: &'e Entry, before: &'e Record) -> BTreeSet<&'e UserId> {
+    match &entry.event {
+        Event::Removed { members } => members.iter().collect(),
+        Event::Left { .. } => BTreeSet::from([&entry.sender]),
+        Event::Dissolved => before.members.iter().map(|member| &member.user).collect(),
+        Event::Created { .. }
+        | Event::Added { .. }
+        | Event::Renamed { .. }
+        | Event::Transferred { .. }
+        | Event::Message { .. }
+        | Event::Whisper { .. } => BTreeSet::new(),
+    }
+}
+
+/// Whether a connection takes the packet of a group that its user has just joined; if not, what is owed is noted. What
+/// was owed to it of an earlier stay in the group is told by the packet as well.
+fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupId, from: u64) -> bool {
     let Some(connection) = connections.find_mut(key) else { return false };
     if connection.closing {
         return false;
@@ -268,9 +335,12 @@ fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupI
     let has_room = connection.outbox.bytes() <= OUTPUT_BYTES_SOFT;
     let Some(session) = connection.session_mut() else { return false };
     match &mut session.presence {
-        Presence::Attached if has_room => true,
+        Presence::Attached if has_room => {
+            session.behind.remove(&group);
+            true
+        }
         Presence::Attached => {
-            session.behind.insert(group, Behind::Untold { from: 2 });
+            session.behind.insert(group, Behind::Untold { from });
             session.notices.push_back(group);
             false
         }

@@ -1,33 +1,29 @@
 //! From frames to requests: the order of checks that stands between a peer's bytes and everything else.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use super::Hub;
-use super::connection::{ConnectionKey, Presence, Session, State};
+use super::connection::ConnectionKey;
+use super::hello::VERSION_MESSAGE;
 use super::operations::ParkedCreate;
+use super::permit::{permit, sort_of};
 use super::task::{Caller, OperationKey, Task};
 use crate::codec::DecodeError;
 use crate::group::Act;
-use crate::ids::{Identity, Principal, Role, TokenError};
-use crate::limits::{
-    BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_LIST, GROUP_MEMBERS_MAX, HEARTBEAT_S_DEFAULT, HEARTBEAT_S_MAX,
-    HEARTBEAT_S_MIN, IN_FLIGHT_MAX, MALFORMED_PER_MINUTE_MAX, TITLE_BYTES_MAX,
-};
-use crate::wire::{
-    ErrorBody, ErrorCode, Frame, FrameCaps, FrameError, Header, Hello, Kind, Limits, Reply, Request, VERSION, Welcome,
-    features,
-};
-
-/// Time that a token is still good for after its end, because clocks differ.
-const TOKEN_LEEWAY_MS: u64 = 30_000;
-
-const VERSION_MESSAGE: &str = "protocol version 1 is spoken here";
+use crate::ids::{GroupId, Role, UserId};
+use crate::limits::MALFORMED_PER_MINUTE_MAX;
+use crate::wire::{ErrorBody, ErrorCode, Frame, FrameCaps, FrameError, Header, Kind, Reply, Request, VERSION, flags};
 
 /// What came out of a connection's deframer.
 enum Taken {
-    Frame { header: Header, request: Result<(Request, Kind), Bad> },
+    Frame { header: Header, request: Result<Asked, Bad> },
     Nothing,
     Broken(FrameError),
+}
+
+/// A request, and for whom it is made if not for the connection's own user.
+struct Asked {
+    request: Request,
+    kind: Kind,
+    as_user: Option<UserId>,
 }
 
 /// A whole frame that is no request.
@@ -91,7 +87,7 @@ impl Hub {
         self.close_with(key, ErrorCode::Version, u64::from(VERSION), VERSION_MESSAGE);
     }
 
-    fn take_request(&mut self, key: ConnectionKey, header: Header, request: Result<(Request, Kind), Bad>) {
+    fn take_request(&mut self, key: ConnectionKey, header: Header, request: Result<Asked, Bad>) {
         let Some(connection) = self.connections.find_mut(key) else { return };
         connection.frame_since_ms = None;
         connection.in_flight += 1;
@@ -105,15 +101,17 @@ impl Hub {
             _ if !is_open && !is_greeting => {
                 self.close_with(key, ErrorCode::NotAuthenticated, 0, "say hello first");
             }
-            Ok((Request::Ping, _)) => self.pong(key, header.request_id),
-            Ok((Request::Hello(hello), _)) if !is_open => self.hello(key, header.request_id, &hello),
-            Ok((Request::Hello(_), _)) => self.close_with(key, ErrorCode::Protocol, 0, "a second hello"),
+            Ok(Asked { request: Request::Ping, .. }) => self.pong(key, header.request_id),
+            Ok(Asked { request: Request::Hello(hello), .. }) if !is_open => self.hello(key, header.request_id, &hello),
+            Ok(Asked { request: Request::Hello(_), .. }) => {
+                self.close_with(key, ErrorCode::Protocol, 0, "a second hello");
+            }
             Err(Bad::OutOfPlace) => {
                 self.close_with(key, ErrorCode::Protocol, 0, "a frame that only a server sends");
             }
             Err(Bad::Malformed(error)) => self.malformed(key, header.request_id, error),
             Err(Bad::Unserved) => self.unserved(key, header.request_id),
-            Ok((request, kind)) => self.serve(key, header, kind, request),
+            Ok(asked) => self.serve(key, header, asked),
         }
     }
 
@@ -144,79 +142,28 @@ impl Hub {
         self.answer(key, request_id, &Reply::Pong { server_time_ms: self.now.wall_ms, ready });
     }
 
-    // ---- hello -------------------------------------------------------------------------------------------------
-
-    fn hello(&mut self, key: ConnectionKey, request_id: u32, hello: &Hello) {
-        if hello.version_min > VERSION || hello.version_max < VERSION {
-            return self.turn_away(
-                key,
-                request_id,
-                ErrorBody::new(ErrorCode::Version, VERSION.into(), VERSION_MESSAGE),
-            );
-        }
-        let identity = match self.authenticator.authenticate(&hello.token, self.now.wall_ms) {
-            Ok(identity) if identity.device.as_ref().is_none_or(|device| *device == hello.device) => identity,
-            Ok(_) | Err(TokenError::Rejected) => {
-                let error = ErrorBody::new(ErrorCode::AuthFailed, 0, "the token is not accepted");
-                return self.turn_away(key, request_id, error);
-            }
-            Err(TokenError::Expired) => {
-                let message = "the token has expired, or is not valid yet: get a new one";
-                return self.turn_away(key, request_id, ErrorBody::new(ErrorCode::TokenExpired, 0, message));
-            }
-        };
-        let heartbeat_s = match hello.heartbeat_s {
-            0 => HEARTBEAT_S_DEFAULT,
-            wanted => wanted.clamp(HEARTBEAT_S_MIN, HEARTBEAT_S_MAX),
-        };
-        let (wall_ms, now_ms) = (self.now.wall_ms, self.now.monotonic_ms);
-        let Some(connection) = self.connections.find_mut(key) else { return };
-        let welcome = welcome(connection.number, wall_ms, heartbeat_s, hello.features, &identity);
-        let lasts_ms = identity.expires_at_ms.saturating_sub(wall_ms).saturating_add(TOKEN_LEEWAY_MS);
-        connection.state = State::Open(Box::new(Session {
-            principal: match identity.role {
-                Role::Service => Principal::Service(identity.user.clone()),
-                Role::User | Role::Operator => Principal::User(identity.user.clone()),
-            },
-            user: identity.user,
-            role: identity.role,
-            device: hello.device.clone(),
-            silence_ms: u64::from(heartbeat_s) * 2_500,
-            token_ends_ms: now_ms.saturating_add(lasts_ms),
-            presence: Presence::Detached,
-            behind: BTreeMap::new(),
-            notices: VecDeque::new(),
-            notices_loading: 0,
-            ready_owed: false,
-        }));
-        self.unauthenticated -= 1;
-        self.answer(key, request_id, &Reply::Welcome(welcome));
-        self.arm(key);
-    }
-
-    /// Refuses a hello, under its number, and closes.
-    fn turn_away(&mut self, key: ConnectionKey, request_id: u32, error: ErrorBody) {
-        self.refuse(key, request_id, error);
-        self.close(key);
-    }
-
     // ---- everything else ---------------------------------------------------------------------------------------
 
-    fn serve(&mut self, key: ConnectionKey, header: Header, kind: Kind, request: Request) {
+    fn serve(&mut self, key: ConnectionKey, header: Header, asked: Asked) {
         let Some(session) = self.connections.find(key).and_then(|connection| connection.session()) else { return };
+        let Asked { request, kind, as_user } = asked;
+        if let Err(message) = permit(session.role, kind, as_user.is_some(), self.policy) {
+            return self.refuse(key, header.request_id, ErrorBody::new(ErrorCode::Forbidden, 0, message));
+        }
+        let (user, by) = match as_user {
+            Some(user) if session.role == Role::Service => (user, Some(session.user.clone())),
+            Some(user) => (user, None),
+            None => (session.user.clone(), None),
+        };
         let caller = Caller {
             connection: key,
             request_id: header.request_id,
-            user: session.user.clone(),
-            by: None,
+            user,
+            by,
             principal: session.principal.clone(),
+            role: session.role,
         };
-        let needed = if matches!(request, Request::Stats) { Role::Operator } else { Role::User };
-        if session.role != needed {
-            let message = format!("this request needs a token of the role {}", needed.name());
-            return self.refuse(key, header.request_id, ErrorBody::new(ErrorCode::Forbidden, 0, message));
-        }
-        let operation_key = |operation| OperationKey { operation, fingerprint: fingerprint(header) };
+        let operation_key = OperationKey::of(header);
         match request {
             Request::Attach(attach) => {
                 if self.attach(key, attach) {
@@ -225,18 +172,37 @@ impl Hub {
                     self.close_with(key, ErrorCode::Protocol, 0, "an attach out of place, or of too many groups");
                 }
             }
+            Request::Authenticate { token } => self.authenticate_again(key, header.request_id, &token),
             Request::Create { operation, title, members } => {
                 self.create(ParkedCreate { caller, key: operation_key(operation), title, members });
             }
-            Request::Send { operation, group, body } => {
-                let (key, act) = (operation_key(operation), Act::Send { body });
-                self.enqueue(group, Task::Change { caller, key, kind, act });
+            Request::Add { operation, group, members } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Add { members });
+            }
+            Request::Remove { operation, group, members } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Remove { members });
             }
             Request::Leave { operation, group } => {
-                let (key, act) = (operation_key(operation), Act::Leave);
-                self.enqueue(group, Task::Change { caller, key, kind, act });
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Leave);
             }
-            Request::GetGroup { .. } | Request::ListGroups { .. } | Request::History(_) => {
+            Request::Rename { operation, group, title } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Rename { title });
+            }
+            Request::Transfer { operation, group, owner } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Transfer { owner });
+            }
+            Request::Dissolve { operation, group } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Dissolve);
+            }
+            Request::Send { operation, group, body } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Send { body });
+            }
+            Request::Whisper { operation, group, to, body } => {
+                self.ask_change(group, caller, operation_key(operation), kind, Act::Whisper { to, body });
+            }
+            Request::Signal { group, body } => self.enqueue(group, Task::Signal { caller, body }),
+            Request::GetGroup { .. } | Request::ListGroups { .. } | Request::History(_) | Request::Readers { .. } => {
+                self.audit(&caller, &request);
                 self.serve_large(caller, request);
             }
             Request::Acknowledge { marks } => {
@@ -250,23 +216,26 @@ impl Hub {
                 }
                 self.finish_request(key, 0, None);
             }
+            Request::Feed { position } => self.begin_feed(caller, position),
             Request::Stats => self.stats(caller),
-            Request::Hello(_)
-            | Request::Ping
-            | Request::Authenticate { .. }
-            | Request::Add { .. }
-            | Request::Remove { .. }
-            | Request::Rename { .. }
-            | Request::Transfer { .. }
-            | Request::Dissolve { .. }
-            | Request::Whisper { .. }
-            | Request::Signal { .. }
-            | Request::Readers { .. }
-            | Request::Feed { .. }
-            | Request::Backup { .. }
-            | Request::Connections { .. }
-            | Request::Kick { .. } => self.unserved(key, header.request_id),
+            Request::Connections { after, count_max } => {
+                self.audit(&caller, &request);
+                self.list_connections(&caller, after, count_max);
+            }
+            Request::Kick { ref user } => {
+                self.audit(&caller, &request);
+                self.kick(&caller, user);
+            }
+            Request::Backup { ref path } => {
+                self.audit(&caller, &request);
+                self.backup(caller, path.clone());
+            }
+            Request::Hello(_) | Request::Ping => unreachable!("taken before"),
         }
+    }
+
+    fn ask_change(&mut self, group: GroupId, caller: Caller, key: OperationKey, kind: Kind, act: Act) {
+        self.enqueue(group, Task::Change { caller, key, kind, act });
     }
 }
 
@@ -281,6 +250,7 @@ impl Hub {
             Request::GetGroup { group, newer_than } => self.enqueue(group, Task::Show { caller, newer_than }),
             Request::ListGroups { after, count_max } => self.list(caller, after, count_max),
             Request::History(request) => self.history(caller, request),
+            Request::Readers { group, seq } => self.enqueue(group, Task::Readers { caller, seq }),
             other => unreachable!("{:?} has no large answer", other.kind()),
         }
     }
@@ -296,59 +266,25 @@ fn take_frame(connection: &mut super::connection::Connection) -> Taken {
     }
 }
 
-fn decode(frame: Frame<'_>) -> Result<(Request, Kind), Bad> {
-    if frame.header.flags != 0 {
+fn decode(frame: Frame<'_>) -> Result<Asked, Bad> {
+    if frame.header.flags & !flags::AS_USER != 0 {
         return Err(Bad::Unserved);
     }
     let kind = Kind::from_number(frame.header.kind).ok_or(Bad::Unserved)?;
     if !is_served(kind) {
         return Err(if Request::decode(kind, &[]).is_some() { Bad::Unserved } else { Bad::OutOfPlace });
     }
-    let request = Request::decode(kind, frame.body).ok_or(Bad::OutOfPlace)?;
-    request.map(|request| (request, kind)).map_err(Bad::Malformed)
+    let (as_user, body) = if frame.header.flags & flags::AS_USER != 0 {
+        let (user, body) = Request::split_user(frame.body).map_err(Bad::Malformed)?;
+        (Some(user), body)
+    } else {
+        (None, frame.body)
+    };
+    let request = Request::decode(kind, body).ok_or(Bad::OutOfPlace)?.map_err(Bad::Malformed)?;
+    Ok(Asked { request, kind, as_user })
 }
 
 /// The requests of this version; `docs/protocol.md` has the same list.
 fn is_served(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Hello
-            | Kind::Attach
-            | Kind::Ping
-            | Kind::Create
-            | Kind::Leave
-            | Kind::Send
-            | Kind::Acknowledge
-            | Kind::GetGroup
-            | Kind::ListGroups
-            | Kind::History
-            | Kind::Stats
-    )
-}
-
-/// Tells a retry from a reuse of an operation id: the CRC of the body, which the deframer has checked, with the kind
-/// and the low bits of the length.
-fn fingerprint(header: Header) -> u64 {
-    u64::from(header.body_crc) << 32 | u64::from(header.kind) << 16 | u64::from(header.body_bytes & 0xffff)
-}
-
-fn welcome(connection: u64, wall_ms: u64, heartbeat_s: u16, wanted: u64, identity: &Identity) -> Welcome {
-    let limit = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    Welcome {
-        version: VERSION,
-        connection,
-        server_time_ms: wall_ms,
-        heartbeat_s,
-        features: wanted & features::SERVED,
-        user: identity.user.clone(),
-        role: identity.role,
-        limits: Limits {
-            frame_bytes: limit(FRAME_BYTES_MAX),
-            list_frame_bytes: limit(FRAME_BYTES_MAX_LIST),
-            members: limit(GROUP_MEMBERS_MAX),
-            body_bytes: limit(BODY_BYTES_MAX),
-            title_bytes: limit(TITLE_BYTES_MAX),
-            in_flight: limit(IN_FLIGHT_MAX),
-        },
-    }
+    sort_of(kind).is_some() || matches!(kind, Kind::Hello | Kind::Ping)
 }

@@ -8,6 +8,7 @@ mod attach;
 mod audit;
 mod create;
 mod durability;
+mod feed;
 mod hello;
 mod history;
 mod invariants;

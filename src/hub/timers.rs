@@ -5,7 +5,7 @@
 
 use super::Hub;
 use super::connection::{ConnectionKey, Overdue};
-use crate::wire::ErrorCode;
+use crate::wire::{ErrorCode, Push};
 
 impl Hub {
     /// Sees to it that a connection comes up at its deadline at the latest.
@@ -44,6 +44,13 @@ impl Hub {
             Overdue::Linger => self.drop_now(key),
             Overdue::Authentication => self.close_with(key, ErrorCode::Timeout, 0, "no hello came in time"),
             Overdue::Silence => self.close_with(key, ErrorCode::Timeout, 0, "nothing was heard for 2.5 heartbeats"),
+            Overdue::TokenSoon => {
+                let session = self.connections.find_mut(key).and_then(|connection| connection.session_mut());
+                let Some(session) = session else { return };
+                session.told_of_end = true;
+                let expires_at_ms = self.now.wall_ms;
+                self.append(key, |out| Push::AuthenticateSoon { expires_at_ms }.encode_frame(out));
+            }
             Overdue::Token => self.close_with(key, ErrorCode::TokenExpired, 0, "the token has expired"),
             Overdue::Frame => self.close_with(key, ErrorCode::Timeout, 0, "a frame was begun and not finished"),
             Overdue::Output => {

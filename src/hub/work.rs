@@ -27,7 +27,7 @@ impl Hub {
         if let Err(task) = self.begin(id, task)
             && let Some(slot) = self.groups.get_mut(&id)
         {
-            slot.waiting.push_front(task);
+            slot.waiting.push_front(*task);
         }
     }
 
@@ -41,7 +41,7 @@ impl Hub {
             let Some(task) = slot.waiting.pop_front() else { return };
             if let Err(task) = self.begin(id, task) {
                 if let Some(slot) = self.groups.get_mut(&id) {
-                    slot.waiting.push_front(task);
+                    slot.waiting.push_front(*task);
                 }
                 return;
             }
@@ -49,16 +49,23 @@ impl Hub {
     }
 
     /// Begins one piece of work on a loaded group; gives it back if something else has to be loaded first.
-    fn begin(&mut self, id: GroupId, task: Task) -> Result<(), Task> {
+    fn begin(&mut self, id: GroupId, task: Task) -> Result<(), Box<Task>> {
         if let Some(group) = self.loaded_group(id) {
             group.used = true;
         }
         match task {
             Task::Change { caller, key, kind, act } => self.change(id, caller, key, kind, act),
+            // Ephemeral: it goes by the last durable list, and waits for nothing.
+            Task::Signal { caller, body } => {
+                self.signal(id, &caller, &body);
+                Ok(())
+            }
             Task::RepeatCreate { .. }
             | Task::Show { .. }
             | Task::History(_)
             | Task::Mark { .. }
+            | Task::Readers { .. }
+            | Task::Feed(_)
             | Task::Notice { .. } => {
                 self.read_in_order(id, task);
                 Ok(())
@@ -78,11 +85,13 @@ impl Hub {
     /// Does work that reads the durable state of a group.
     pub(super) fn run_read(&mut self, id: GroupId, task: Task) {
         match task {
-            Task::Change { .. } => unreachable!("changes are decided when they come"),
+            Task::Change { .. } | Task::Signal { .. } => unreachable!("they begin when they come"),
             Task::RepeatCreate { caller, operation } => self.repeat_create(&caller, operation),
             Task::Show { caller, newer_than } => self.show(id, &caller, newer_than),
             Task::History(job) => self.read_history(id, job),
             Task::Mark { caller, received, read } => self.mark(id, &caller, received, read),
+            Task::Readers { caller, seq } => self.readers(id, caller, seq),
+            Task::Feed(job) => self.tell_feed_item(id, job),
             Task::Notice { connection } => self.tell_loaded(connection, id),
         }
     }
@@ -119,11 +128,14 @@ impl Hub {
         let Some(slot) = self.groups.remove(&id) else { return };
         for task in slot.waiting {
             match task {
-                Task::Change { caller, .. } => self.refuse(caller.connection, caller.request_id, error.clone()),
-                Task::Show { caller, .. } => {
+                Task::Change { caller, .. } | Task::Signal { caller, .. } => {
+                    self.refuse(caller.connection, caller.request_id, error.clone());
+                }
+                Task::Show { caller, .. } | Task::Readers { caller, .. } => {
                     self.answer_large(caller.connection, caller.request_id, &Reply::Error(error.clone()));
                 }
                 Task::Mark { caller, .. } => self.refuse_mark(&caller, error.clone()),
+                Task::Feed(job) => self.tell_feed_item_of_nobody(job),
                 Task::RepeatCreate { caller, operation } => self.repeat_create(&caller, operation),
                 Task::History(job) => self.refuse_part(id, job, error.clone()),
                 Task::Notice { connection } => self.tell_missing(connection, id, error.code),

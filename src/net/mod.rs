@@ -21,6 +21,7 @@ use mio::{Poll, Token, Waker};
 use rand::RngCore;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub use crate::hub::Policy;
 use crate::hub::{Authenticator, Hub, Seed};
 use crate::ids::{Identity, TokenError};
 use crate::store::{OpenError, Storage, StorageOptions};
@@ -45,6 +46,17 @@ pub struct ServerOptions {
     pub cluster: String,
     /// Bytes of a journal segment, for a directory that is made new.
     pub segment_bytes: u64,
+    /// Who may make groups and add members.
+    pub policy: Policy,
+}
+
+impl ServerOptions {
+    /// What is usual, but for where it listens and where its data are.
+    pub fn new(listen: SocketAddr, data: PathBuf) -> Self {
+        let cluster = crate::config::CLUSTER_DEFAULT.to_owned();
+        let segment_bytes = crate::limits::SEGMENT_BYTES_DEFAULT;
+        Self { listen, data, cluster, segment_bytes, policy: Policy::default() }
+    }
 }
 
 /// Why a server did not start. Nothing was changed.
@@ -143,7 +155,7 @@ impl Server {
         let tokens = Tokens(Verifier::local(options.cluster, &key));
         let stopper = Stopper { asked: Arc::new(AtomicBool::new(false)), waker };
         let clock = Clock::start();
-        let hub = Hub::new(seed(), Box::new(tokens), clock.now());
+        let hub = Hub::new(seed(), options.policy, Box::new(tokens), clock.now());
         let turns = Loop::new(poll, listener, hub, storage, clock, descriptors(), stopper.asked.clone())
             .map_err(StartError::System)?;
         Ok(Self { address, stopper, turns })

@@ -148,6 +148,9 @@ impl Loop {
         self.write_dirty(now);
         self.close_finished(now);
         self.submit();
+        while let Some(audit) = self.hub.poll_audit() {
+            tracing::info!(target: "roundtable::audit", "{audit}");
+        }
     }
 
     fn note(&mut self, event: &Event) {

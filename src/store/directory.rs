@@ -98,15 +98,13 @@ pub(crate) struct Lock {
 
 /// Makes the directory if it is missing (mode 0700), and locks it.
 pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
-    let failed = |operation, path: &Path, error: &std::io::Error| {
-        let kind = match error.kind() {
-            std::io::ErrorKind::StorageFull => DiskErrorKind::NoSpace,
-            _ => DiskErrorKind::Other(error.to_string()),
-        };
-        OpenError::Disk(DiskError { operation, path: path.display().to_string(), kind })
-    };
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| failed("create", directory, &error))?;
+    lock_existing(directory)
+}
+
+/// Locks a directory that is there. Nothing but `LOCK` is changed.
+pub(crate) fn lock_existing(directory: &Path) -> Result<Lock, OpenError> {
     let path = directory.join(LOCK_FILE);
     let opened =
         std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -119,6 +117,15 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     // Only for the message that a second server prints, so not synced, and a failure to write it is none.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(Lock { _file: file })
+}
+
+fn failed(operation: &'static str, path: &Path, error: &std::io::Error) -> OpenError {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => DiskErrorKind::NotFound,
+        std::io::ErrorKind::StorageFull => DiskErrorKind::NoSpace,
+        _ => DiskErrorKind::Other(error.to_string()),
+    };
+    OpenError::Disk(DiskError { operation, path: path.display().to_string(), kind })
 }
 
 #[cfg(test)]

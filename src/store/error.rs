@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::disk::DiskError;
+use super::journal::ReadError;
 
 /// Why storage did not start. Nothing was acknowledged, and no packet that was there is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl fmt::Display for OpenError {
             ),
             Self::Corrupt { file, offset, reason } => write!(
                 f,
-                "{file} is damaged at offset {offset} ({reason}): restore a backup, or ask for help with this file"
+                "{file} is damaged at offset {offset} ({reason}): restore a backup, or see `roundtable repair --dry-run`"
             ),
             Self::Disk(error) => write!(f, "{error}: check the data directory's owner, mode and free space"),
             Self::Index(reason) => {
@@ -72,6 +73,15 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+impl From<ReadError> for OpenError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damaged { file, offset, reason } => Self::Corrupt { file, offset, reason: reason.to_owned() },
+            ReadError::Disk(error) => Self::Disk(error),
+        }
+    }
+}
 
 impl From<DiskError> for OpenError {
     fn from(error: DiskError) -> Self {

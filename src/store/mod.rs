@@ -9,6 +9,7 @@
 //! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
+mod care;
 mod directory;
 mod disk;
 mod error;
@@ -29,6 +30,10 @@ pub(crate) mod testing {
     pub(crate) use super::thread::Parts;
 }
 
+pub use care::{
+    Archive, BackupError, BackupSummary, Finding, GroupLoss, ImportError, Imported, Importer, Loss, OfflineError, Pass,
+    Progress, Repair, Repaired, Restored, Severity, Verified, backup_offline, restore, verify,
+};
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
 pub use thread::{Storage, StorageOptions};
@@ -111,6 +116,22 @@ pub enum Request {
         /// Whose.
         user: UserId,
     },
+    /// A user's place in one group. Answered by [`Event::MembershipLoaded`].
+    LoadMembership {
+        /// The number to answer with.
+        read: ReadId,
+        /// Whose.
+        user: UserId,
+        /// In which group.
+        group: GroupId,
+    },
+    /// The marks of a group's members. Answered by [`Event::MarksRead`].
+    ReadMarks {
+        /// The number to answer with.
+        read: ReadId,
+        /// Of which group.
+        group: GroupId,
+    },
     /// The remembered operations of a principal. Answered by [`Event::OperationsLoaded`].
     LoadOperations {
         /// Whose.
@@ -142,6 +163,15 @@ pub enum Request {
         /// At most so many bytes of packets, but always one entry if there is one.
         bytes_max: usize,
     },
+    /// What was journalled behind a place. Answered by [`Event::FeedRead`].
+    ReadFeed {
+        /// The number to answer with.
+        read: ReadId,
+        /// Behind which place; `None`: behind everything that is there now.
+        after: Option<FeedPlace>,
+        /// At most so many items.
+        items_max: usize,
+    },
     /// A page of all groups, in the order of their ids. Answered by [`Event::GroupsScanned`].
     ScanGroups {
         /// The number to answer with.
@@ -150,6 +180,13 @@ pub enum Request {
         after: Option<GroupId>,
         /// At most so many; fewer where their records are large.
         count_max: usize,
+    },
+    /// A backup of everything that is durable now. Answered by [`Event::BackupDone`]; commits and look-ups go on.
+    Backup {
+        /// The number to answer with.
+        read: ReadId,
+        /// A directory that is empty or absent, as an absolute path.
+        path: String,
     },
     /// Counters and gauges of storage. Answered by [`Event::StatsRead`].
     ReadStats {
@@ -165,6 +202,8 @@ pub enum Event {
     Durable {
         /// The last one covered.
         ticket: Ticket,
+        /// The LSNs of those that are covered since the last report, ascending.
+        lsns: Vec<u64>,
     },
     /// The hub may have committed so many bytes ([`change_bytes`]) in all since the start. Never falls.
     Credit {
@@ -186,6 +225,20 @@ pub enum Event {
         read: ReadId,
         /// The memberships.
         memberships: Vec<Membership>,
+    },
+    /// A user's place in one group, or nothing where it has none.
+    MembershipLoaded {
+        /// The number that was asked with.
+        read: ReadId,
+        /// The membership, possibly one that has ended.
+        membership: Option<Membership>,
+    },
+    /// The marks of a group's members, in the order of joining; nothing where there is no such group.
+    MarksRead {
+        /// The number that was asked with.
+        read: ReadId,
+        /// One for each member.
+        marks: Result<Vec<Mark>, Damaged>,
     },
     /// The remembered operations of a principal, oldest first.
     OperationsLoaded {
@@ -218,6 +271,20 @@ pub enum Event {
         read: ReadId,
         /// The entries; empty where the log has none in the range.
         entries: Result<Vec<Entry>, Damaged>,
+    },
+    /// What was journalled behind a place, as far as it fits one page.
+    FeedRead {
+        /// The number that was asked with.
+        read: ReadId,
+        /// The page.
+        page: Result<FeedPage, FeedError>,
+    },
+    /// A backup is done, or came to nothing.
+    BackupDone {
+        /// The number that was asked with.
+        read: ReadId,
+        /// What it consists of.
+        result: Result<BackupSummary, BackupError>,
     },
     /// Counters and gauges.
     StatsRead {
@@ -317,6 +384,69 @@ impl Operation {
             members,
         }
     }
+}
+
+/// A place in the order of everything that was ever journalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedPlace {
+    /// The LSN of the last packet before it.
+    pub lsn: u64,
+    /// Where the next one stands, if that is known: it spares the search.
+    at: Option<journal::Position>,
+}
+
+impl FeedPlace {
+    /// The place behind the packet with this LSN.
+    pub fn behind(lsn: u64) -> Self {
+        Self { lsn, at: None }
+    }
+
+    /// A later place, to be searched from where this one would be.
+    #[must_use]
+    pub fn advanced(self, lsn: u64) -> Self {
+        Self { lsn, ..self }
+    }
+}
+
+/// One entry, as the feed tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedItem {
+    /// Its packet's LSN.
+    pub lsn: u64,
+    /// The group.
+    pub group: GroupId,
+    /// The entry's seq.
+    pub seq: u64,
+    /// Whose act it was.
+    pub sender: UserId,
+}
+
+/// A stretch of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Ascending; possibly none.
+    pub items: Vec<FeedItem>,
+    /// Everything up to here is in the page.
+    pub through: FeedPlace,
+    /// Whether that was everything that is durable.
+    pub at_end: bool,
+}
+
+/// Why a stretch of the journal cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedError {
+    /// The place lies before what the journal still has.
+    Truncated {
+        /// The first place that can be asked for.
+        first: u64,
+    },
+    /// The place lies behind the end.
+    Beyond {
+        /// The last place that can be asked for.
+        last: u64,
+    },
+    /// Damaged on disk.
+    Damaged,
 }
 
 /// Bytes on disk that turned out to be damaged when they were read. The log names the file and the offset.

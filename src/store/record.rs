@@ -148,7 +148,8 @@ pub(crate) fn principal_parts(principal: &Principal) -> (u8, &UserId) {
     }
 }
 
-fn decode_principal(reader: &mut Reader<'_>) -> Result<Principal, DecodeError> {
+/// Reads a principal: the byte for its sort, and its name.
+pub(crate) fn decode_principal(reader: &mut Reader<'_>) -> Result<Principal, DecodeError> {
     match reader.u8()? {
         0x01 => Ok(Principal::User(reader.user()?)),
         0x02 => Ok(Principal::Service(reader.user()?)),

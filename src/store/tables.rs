@@ -221,6 +221,16 @@ pub(crate) fn memberships_first(key: &[u8]) -> Option<[u8; 16]> {
     key.last_chunk().copied()
 }
 
+/// The user in a key of memberships.
+pub(crate) fn memberships_user(key: &[u8]) -> Option<UserId> {
+    Reader::new(key.get(1..)?).user().ok()
+}
+
+/// The principal in a key of operations.
+pub(crate) fn operations_principal(key: &[u8]) -> Option<Principal> {
+    super::record::decode_principal(&mut Reader::new(key.get(1..)?)).ok()
+}
+
 impl Stored {
     /// The bytes under `key`.
     pub(crate) fn encode(&self, key: &[u8]) -> Vec<u8> {

@@ -22,6 +22,7 @@ use std::ops::RangeInclusive;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::group::{Entry, Event, Succession};
+use crate::ids::UserId;
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, TITLE_BYTES_MAX};
 
 /// The kinds that have a content here; the others show that a seq was used, and nothing more.
@@ -42,6 +43,15 @@ pub enum LogEntry {
 }
 
 impl LogEntry {
+    /// What a member may see of an entry.
+    pub fn shown_to(user: &UserId, entry: &Entry) -> Self {
+        if entry.is_shown_to(user) {
+            Self::Shown(entry.clone())
+        } else {
+            Self::Hidden { seq: entry.seq, version: entry.version }
+        }
+    }
+
     /// Its seq.
     pub fn seq(&self) -> u64 {
         match self {

@@ -65,6 +65,8 @@ errors! {
     TakenOver = 110, "TAKEN_OVER", true;
     /// Too many connections.
     TooMany = 111, "TOO_MANY", true;
+    /// An operator closed the connection.
+    Kicked = 112, "KICKED", true;
     /// A kind, or a flag, that is not served here.
     UnknownKind = 201, "UNKNOWN_KIND", false;
     /// A good frame with a body that is not what its kind asks for. At the tenth in a minute the connection closes.

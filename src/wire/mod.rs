@@ -40,7 +40,7 @@ pub mod features {
     /// Authentication again in place.
     pub const REAUTHENTICATE: u64 = 1 << 5;
     /// What this version serves.
-    pub const SERVED: u64 = 0;
+    pub const SERVED: u64 = MEMBERSHIP | WHISPER | SERVICE | OPERATOR | REAUTHENTICATE;
 }
 
 /// Appends one frame: a header with both CRCs, and the body that `write` makes.

@@ -1,5 +1,7 @@
 //! The real program, driven as people and scripts drive it. No sleeps: it waits for lines of output.
 
+mod manual;
+mod membership;
 mod program;
 mod scenario;
 mod unwritable;

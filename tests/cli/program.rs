@@ -73,7 +73,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (child, address) = spawn(&directory.path().join("data"));
+        let (child, address) = spawn(&directory.path().join("data"), "127.0.0.1:0");
         Self { child, directory, address }
     }
 
@@ -84,7 +84,12 @@ impl Server {
     /// SIGKILL, then the same directory again.
     pub(crate) fn crash_and_restart(&mut self) {
         self.kill();
-        (self.child, self.address) = spawn(&self.data());
+        self.restart_at("127.0.0.1:0");
+    }
+
+    /// Starts it on the same directory; with the address of before, clients find it again.
+    pub(crate) fn restart_at(&mut self, address: &str) {
+        (self.child, self.address) = spawn(&self.data(), address);
     }
 
     pub(crate) fn kill(&mut self) {
@@ -122,9 +127,9 @@ impl Drop for Server {
     }
 }
 
-fn spawn(data: &Path) -> (Child, String) {
+fn spawn(data: &Path, address: &str) -> (Child, String) {
     let data = data.to_str().expect("a plain path");
-    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--segment-mib", "4", "--data", data]);
+    let mut command = program(&["serve", "--listen", address, "--segment-mib", "4", "--data", data]);
     let mut child = command.stderr(Stdio::inherit()).env("ROUNDTABLE_LOG", "error").spawn().expect("serve runs");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");

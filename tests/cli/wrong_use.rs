@@ -9,6 +9,34 @@ use serde_json::Value;
 
 use crate::program::{Outcome, Server, finish, program, run};
 
+/// Every command of the program.
+pub(crate) const COMMANDS: &[&str] = &[
+    "serve",
+    "demo",
+    "token",
+    "create",
+    "add",
+    "remove",
+    "leave",
+    "rename",
+    "transfer",
+    "dissolve",
+    "send",
+    "whisper",
+    "signal",
+    "show",
+    "groups",
+    "history",
+    "readers",
+    "watch",
+    "ping",
+    "stats",
+    "connections",
+    "kick",
+    "completions",
+    "man",
+];
+
 const NOBODYS_GROUP: &str = "0198f2a1-7c3e-7d10-8a55-0242ac120002";
 
 /// Says the same for people and for programs, and checks both.
@@ -54,6 +82,15 @@ fn what_was_typed_makes_no_sense() {
     refused(2, "USAGE", &["UUID"], program, &["show", "--as", "alice", "lunch"]);
     refused(2, "USAGE", &["--bogus", "roundtable create --help"], program, &["create", "--bogus"]);
     refused(2, "USAGE", &["frobnicate"], program, &["frobnicate"]);
+    let group = NOBODYS_GROUP;
+    refused(2, "USAGE", &["no members named", "--members-from"], program, &["add", "--as", "alice", group]);
+    refused(2, "USAGE", &["no members named"], program, &["remove", "--as", "alice", group]);
+    refused(2, "USAGE", &["at most 256 bytes"], program, &["rename", "--as", "alice", group, &"x".repeat(257)]);
+    refused(2, "USAGE", &["--to"], program, &["whisper", "--as", "alice", group, "psst"]);
+    refused(2, "USAGE", &["to whom"], program, &["whisper", "--as", "alice", group, "--to", ",", "psst"]);
+    refused(2, "USAGE", &["1.."], program, &["readers", "--as", "alice", group, "--seq", "0"]);
+    refused(2, "USAGE", &["--user"], program, &["groups", "--as", "alice", "--user", "bob"]);
+    refused(2, "USAGE", &["bash, "], program, &["completions", "tcsh"]);
     refused(2, "USAGE", &["--as"], program, &["create", "bob"]);
     refused(2, "USAGE", &["no TLS", "--insecure-without-tls"], program, &["serve", "--listen", "0.0.0.0:0"]);
     refused(
@@ -67,9 +104,7 @@ fn what_was_typed_makes_no_sense() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in
-        ["serve", "demo", "token", "create", "send", "leave", "show", "groups", "history", "watch", "ping", "stats"]
-    {
+    for command in COMMANDS {
         let help = run(&[command, "--help"]);
         assert_eq!(help.code, 0, "{help:?}");
         assert!(help.stdout.contains(&format!("roundtable {command}")), "an example: {help:?}");
@@ -88,6 +123,20 @@ fn a_group_that_is_absent_and_one_of_others_look_alike() {
     refused(1, "NOT_FOUND", &says, command, &["show", "--as", "mallory", &group]);
     refused(1, "NOT_FOUND", &says, command, &["history", "--as", "mallory", &group]);
     refused(1, "NOT_FOUND", &says, command, &["leave", "--as", "mallory", &group]);
+    for (name, rest) in [
+        ("add", &["dave"][..]),
+        ("remove", &["bob"]),
+        ("rename", &["x"]),
+        ("transfer", &["bob"]),
+        ("dissolve", &[]),
+        ("whisper", &["--to", "bob", "x"]),
+        ("signal", &["x"]),
+        ("readers", &[]),
+    ] {
+        for group in [NOBODYS_GROUP, &group] {
+            refused(1, "NOT_FOUND", &says, command, &[&[name, "--as", "mallory", group], rest].concat());
+        }
+    }
 }
 
 #[test]
@@ -170,4 +219,17 @@ fn refusals_say_a_thing_once() {
 #[test]
 fn members_from_a_device_without_an_end_are_refused() {
     refused(2, "USAGE", &["1048576"], program, &["create", "--as", "alice", "--members-from", "/dev/zero"]);
+}
+
+#[test]
+fn what_only_the_owner_may_is_said_to_be_so() {
+    let server = Server::start();
+    let created = server.run(&["create", "--as", "alice", "bob", "carol", "--json"]).object();
+    let group = created["group"].as_str().expect("an id").to_owned();
+    let command = |arguments: &[&str]| server.command(arguments);
+    for (name, rest) in [("remove", &["carol"][..]), ("rename", &["x"]), ("transfer", &["bob"]), ("dissolve", &[])] {
+        refused(1, "FORBIDDEN", &["owner"], command, &[&[name, "--as", "bob", &group], rest].concat());
+    }
+    refused(1, "NOT_A_MEMBER", &["member"], command, &["transfer", "--as", "alice", &group, "dave"]);
+    refused(1, "NOT_A_MEMBER", &["member"], command, &["whisper", "--as", "alice", &group, "--to", "dave", "x"]);
 }

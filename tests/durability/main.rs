@@ -2,7 +2,8 @@
 //!
 //! `ledger` keeps what clients tried, were told and saw; `load` makes them do it; `found` reads back what the server
 //! has after a start; `checker` compares the two, without a server, so that a test can show that it sees a loss.
-//! `kills` puts it together, `starts` has the other ways to stop and to start.
+//! `kills` puts it together, `starts` has the other ways to stop and to start. `retries` kills the client instead, or
+//! both.
 //!
 //! `ROUNDTABLE_ROUNDS=200 cargo test --release --test durability -- --nocapture` is the long run; `ROUNDTABLE_SEED`
 //! repeats the choices of one (the interleaving of threads is the machine's).
@@ -13,5 +14,6 @@ mod kills;
 mod ledger;
 mod load;
 mod quick;
+mod retries;
 mod server;
 mod starts;

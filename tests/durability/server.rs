@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use roundtable::client::{Client, ClientError, ConnectOptions};
+use roundtable::client::{Client, ClientError, ConnectOptions, RetryPolicy};
 use roundtable::ids::{DeviceId, Role, UserId};
 use roundtable::token::{Grant, LocalKey, mint};
 
@@ -37,7 +37,16 @@ impl Server {
 
     /// The same where it may be refused.
     pub(crate) fn try_start(data: &Path) -> Result<Self, Refused> {
-        let mut child = Self::spawn(data);
+        Self::try_start_at(data, "127.0.0.1:0")
+    }
+
+    /// Starts one at an address that its clients know already.
+    pub(crate) fn start_at(data: &Path, address: &str) -> Self {
+        Self::try_start_at(data, address).unwrap_or_else(|refused| panic!("the server did not start: {refused:?}"))
+    }
+
+    fn try_start_at(data: &Path, address: &str) -> Result<Self, Refused> {
+        let mut child = Self::spawn(data, address);
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
         let Some(address) = line.trim_end().strip_prefix("listening on ") else {
@@ -52,15 +61,15 @@ impl Server {
 
     /// Starts one and kills it while it opens its data, after a while that the caller has chosen at random.
     pub(crate) fn start_and_kill(data: &Path, after: Duration) {
-        let mut child = Self::spawn(data);
+        let mut child = Self::spawn(data, "127.0.0.1:0");
         spin(after);
         child.kill().expect("it is killed");
         child.wait().expect("it ends");
     }
 
-    fn spawn(data: &Path) -> Child {
+    fn spawn(data: &Path, address: &str) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roundtable"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--segment-mib", "4", "--data"]).arg(data);
+        command.args(["serve", "--listen", address, "--segment-mib", "4", "--data"]).arg(data);
         for name in ["SERVER", "TOKEN", "DATA", "CLUSTER"] {
             command.env_remove(format!("ROUNDTABLE_{name}"));
         }
@@ -93,8 +102,10 @@ impl Server {
     }
 
     pub(crate) fn options(&self, user: &UserId, device: &str) -> ConnectOptions {
+        // What has no answer is to be seen as that: the test says it again by itself.
         let mut options = ConnectOptions::new(self.address.clone(), token(&self.data, user))
-            .with_device(DeviceId::new(device).expect("a legal name"));
+            .with_device(DeviceId::new(device).expect("a legal name"))
+            .with_retry(RetryPolicy::NONE);
         options.timeout = PATIENCE;
         options
     }

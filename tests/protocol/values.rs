@@ -202,7 +202,7 @@ fn welcome() -> Reply {
         connection: 12,
         server_time_ms: AT_MS,
         heartbeat_s: 30,
-        features: features::SERVED,
+        features: 0,
         user: user("alice"),
         role: Role::User,
         limits: Limits {

@@ -7,10 +7,8 @@ use crate::support::{Running, next, user};
 
 fn options(server: &Running) -> ServerOptions {
     ServerOptions {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        data: server.directory.path().join("data"),
-        cluster: "roundtable".to_owned(),
         segment_bytes: 4 << 20,
+        ..ServerOptions::new("127.0.0.1:0".parse().unwrap(), server.directory.path().join("data"))
     }
 }
 

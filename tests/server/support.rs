@@ -29,10 +29,8 @@ impl Running {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = ServerOptions {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data: directory.path().join("data"),
-            cluster: "roundtable".to_owned(),
             segment_bytes: 4 << 20,
+            ..ServerOptions::new("127.0.0.1:0".parse().unwrap(), directory.path().join("data"))
         };
         let server = Server::start(options).unwrap();
         let (address, stopper) = (server.local_address(), server.stopper());

@@ -99,13 +99,18 @@ fn by_marks_a_received_group_is_not_told_again() {
 }
 
 #[test]
-fn by_marks_what_was_left_is_not_told() {
+fn by_marks_what_was_left_is_told_until_the_end_is_received() {
     let (mut world, _, group) = with_group(3);
     let bob = world.open("bob", "phone");
-    world.acknowledge(bob, group, 3);
+    world.acknowledge(bob, group, 2);
     world.leave(bob, group);
-    let bob = world.attach_marks("bob", "watch");
-    assert_eq!(world.pushes(bob), [Push::Ready]);
+    let watch = world.attach_marks("bob", "watch");
+    let told = [Push::Behind { group, from: 3, head: 4 }, Push::Gone { group, until: 4 }, Push::Ready];
+    assert_eq!(world.pushes(watch), told, "where it may go on reading, and that it ends there");
+    assert_eq!(world.history_seqs(watch, group, 3), (vec![3, 4], 4));
+    world.acknowledge(watch, group, 4);
+    let again = world.attach_marks("bob", "again");
+    assert_eq!(world.pushes(again), [Push::Ready]);
 }
 
 #[test]

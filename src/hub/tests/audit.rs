@@ -1,10 +1,12 @@
 //! What one connection may see, whatever the test is about: the promises of `docs/protocol.md` on order.
 //!
-//! * A group packet comes at most once for each group, and before any entry of it.
+//! * A group packet comes before any entry of its group, and again only for another stay of the user in it: then it goes
+//!   on behind everything that came before.
 //! * Entries are pushed only while the group is live, each one the next of its group, without gap and without repeat.
 //! * Live begins with a group packet or a page of history that reaches the head, or at attaching up to date; `Behind`
 //!   ends it.
-//! * After one's own leaving, and after `Gone`, nothing of the group comes.
+//! * After the end of one's membership, and after `Gone`, nothing of the group comes but the packet of another stay.
+//! * A whisper is shown to its sender and addressees, and hidden from the others.
 //! * Nothing comes before `Attached` but answers; an answer bears the number of a request without one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +31,13 @@ pub(super) struct Audit {
     /// Requests without an answer.
     asked: BTreeMap<u32, Request>,
     attached: bool,
+    /// The position of the last item of the feed.
+    position: u64,
+    /// The packets that came, each with the seq to read on from.
+    packets: BTreeMap<GroupId, u64>,
     /// What the device said that it has; `None` if it went by marks.
     has: Option<BTreeMap<GroupId, u64>>,
     places: BTreeMap<GroupId, Place>,
-    packets: BTreeSet<GroupId>,
     /// Every entry that came, pushed or in a page.
     pub(super) seen: BTreeSet<(GroupId, u64)>,
 }
@@ -77,6 +82,9 @@ impl Audit {
         let mut next = asked.seq;
         for entry in entries {
             assert_eq!(entry.seq(), next, "a page has no gap");
+            if self.attached {
+                self.check_shown(entry);
+            }
             self.seen.insert((asked.group, entry.seq()));
             next += 1;
         }
@@ -93,12 +101,16 @@ impl Audit {
     }
 
     pub(super) fn pushed(&mut self, push: &Push) {
-        let before_attach = matches!(push, Push::GoingAway { .. });
+        let before_attach =
+            matches!(push, Push::GoingAway { .. } | Push::AuthenticateSoon { .. } | Push::FeedItem { .. });
         assert!(self.attached || before_attach, "a push before the connection is on line: {push:?}");
         match push {
             Push::GroupPacket(packet) => {
-                assert!(self.packets.insert(packet.group), "a group is told once: {packet:?}");
-                assert!(!self.places.contains_key(&packet.group), "the packet comes before everything: {packet:?}");
+                let before = self.packets.insert(packet.group, packet.from);
+                assert!(before.is_none_or(|from| packet.from > from), "a stay is told once: {packet:?}");
+                if let Some(Place::Live(next)) = self.places.get(&packet.group) {
+                    assert!(packet.from > *next, "a packet in the middle of a stay: {packet:?}");
+                }
                 let place = if packet.from > packet.head { Place::Live(packet.from) } else { Place::Behind };
                 self.places.insert(packet.group, place);
             }
@@ -109,15 +121,22 @@ impl Audit {
             }
             Push::Gone { group, .. } => _ = self.places.insert(*group, Place::Over),
             Push::Entry { group, entry } => self.entry(*group, entry),
-            Push::Ready | Push::TakenOver | Push::GoingAway { .. } => {}
-            Push::Signal { .. } | Push::AuthenticateSoon { .. } | Push::FeedItem { .. } => {
-                panic!("not served: {push:?}")
+            Push::Signal { group, sender, .. } => {
+                assert!(Some(sender) != self.user.as_ref(), "a signal is not sent back to its sender");
+                let place = self.places.get(group);
+                assert!(!matches!(place, Some(Place::Behind | Place::Over)), "a signal to who is behind: {push:?}");
+            }
+            Push::Ready | Push::TakenOver | Push::GoingAway { .. } | Push::AuthenticateSoon { .. } => {}
+            Push::FeedItem { position, .. } => {
+                assert!(*position > self.position, "the feed ascends: {push:?}");
+                self.position = *position;
             }
         }
     }
 
     fn entry(&mut self, group: GroupId, entry: &LogEntry) {
         let seq = entry.seq();
+        self.check_shown(entry);
         match self.places.get(&group) {
             Some(Place::Live(next)) => assert_eq!(seq, *next, "pushes have no gap and no repeat in {group}"),
             Some(Place::Behind) => panic!("entry {seq} pushed before a page reached the head of {group}"),
@@ -129,8 +148,25 @@ impl Audit {
             }
         }
         self.seen.insert((group, seq));
-        let own = matches!(entry, LogEntry::Shown(shown)
-            if matches!(shown.event, Event::Left { .. }) && Some(&shown.sender) == self.user.as_ref());
-        self.places.insert(group, if own { Place::Over } else { Place::Live(seq + 1) });
+        let ends = self.ends(entry);
+        self.places.insert(group, if ends { Place::Over } else { Place::Live(seq + 1) });
+    }
+
+    fn ends(&self, entry: &LogEntry) -> bool {
+        let (LogEntry::Shown(entry), Some(me)) = (entry, &self.user) else { return false };
+        match &entry.event {
+            Event::Left { .. } => entry.sender == *me,
+            Event::Removed { members } => members.contains(me),
+            Event::Dissolved => true,
+            _ => false,
+        }
+    }
+
+    fn check_shown(&self, entry: &LogEntry) {
+        if let LogEntry::Shown(entry) = entry
+            && let Some(me) = &self.user
+        {
+            assert!(entry.is_shown_to(me), "{me} sees {entry:?}");
+        }
     }
 }

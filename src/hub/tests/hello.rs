@@ -3,7 +3,7 @@
 use super::world::{World, hello};
 use crate::ids::DeviceId;
 use crate::limits::{HEARTBEAT_S_MAX, HEARTBEAT_S_MIN};
-use crate::wire::{Hello, Reply, Request};
+use crate::wire::{Hello, Push, Reply, Request, features};
 
 fn hello_of(world: &mut World, versions: (u8, u8), heartbeat_s: u16) -> (super::world::Peer, u32) {
     let peer = world.connect();
@@ -20,7 +20,7 @@ fn hello_is_welcomed_with_what_is_granted() {
     for (wanted, granted) in [(0, 30), (1, HEARTBEAT_S_MIN), (40, 40), (u16::MAX, HEARTBEAT_S_MAX)] {
         let (peer, id) = hello_of(&mut world, (0, 7), wanted);
         let Reply::Welcome(welcome) = world.reply(peer, id) else { panic!("not welcome") };
-        assert_eq!((welcome.version, welcome.heartbeat_s, welcome.features), (1, granted, 0));
+        assert_eq!((welcome.version, welcome.heartbeat_s, welcome.features), (1, granted, features::SERVED));
         assert_eq!((welcome.user.as_str(), welcome.server_time_ms), ("alice", world.now.wall_ms));
     }
 }
@@ -31,6 +31,26 @@ fn hello_without_a_common_version_closes_with_version() {
         let mut world = World::new();
         let (peer, id) = hello_of(&mut world, versions, 0);
         assert_eq!(world.refusal(peer, id).name(), "VERSION", "with the number of the hello");
+        assert!(!world.is_open(peer));
+    }
+}
+
+#[test]
+fn a_new_token_of_the_same_user_takes_the_place_of_the_one_that_ends() {
+    let mut world = World::new();
+    let peer = world.connect();
+    world.ask(peer, &hello("short:alice", "phone"));
+    for _ in 0..20 {
+        world.advance(20_000);
+        let id = world.ask(peer, &Request::Authenticate { token: "short:alice".to_owned() });
+        assert_eq!(world.reply(peer, id), Reply::Authenticated { expires_at_ms: world.now.wall_ms + 60_000 });
+    }
+    assert!(world.pushes(peer).is_empty(), "it never came near the end");
+    for (token, code) in [("user:bob", "AUTH_FAILED"), ("operator:alice", "AUTH_FAILED"), ("expired", "TOKEN_EXPIRED")]
+    {
+        let peer = world.open("alice", "other");
+        let id = world.ask(peer, &Request::Authenticate { token: token.to_owned() });
+        assert_eq!(world.refusal(peer, id).name(), code);
         assert!(!world.is_open(peer));
     }
 }
@@ -121,6 +141,8 @@ fn a_token_that_ends_closes_the_connection_thirty_seconds_later() {
         world.ask(peer, &Request::Ping);
     }
     assert!(world.is_open(peer));
+    let told = world.pushes(peer);
+    assert!(matches!(told[..], [Push::AuthenticateSoon { .. }]), "asked for a new one at its end: {told:?}");
     world.advance(9_999);
     assert!(world.is_open(peer));
     world.advance(1);

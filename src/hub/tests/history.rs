@@ -1,6 +1,6 @@
 //! Reading the log, and becoming live by it.
 
-use super::world::{Peer, Reading, World, history_request, page_seqs};
+use super::world::{Peer, Reading, World, history_request, page_seqs, users};
 use crate::ids::GroupId;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, HISTORY_GROUPS_MAX, RING_ENTRIES};
 use crate::wire::{HistoryOutcome, Push, Reply, Request};
@@ -187,8 +187,37 @@ fn groups_that_are_absent_or_not_ones_own_are_refused_alike_each_by_itself() {
     assert_eq!(codes[0], codes[1]);
     assert_eq!(refused(codes[0].clone()).0, "NOT_FOUND");
     assert_eq!(page_seqs(groups[2].outcome.clone()), (vec![1], 1));
-    world.leave(alice, group);
-    assert_eq!(refused(world.history(alice, group, 1)).0, "NOT_FOUND");
+    assert_eq!(world.leave(alice, group).seq, 4);
+    world.acknowledge(alice, group, 4);
+    assert_eq!(refused(world.history(alice, group, 1)).0, "NOT_FOUND", "it has received the end");
+}
+
+#[test]
+fn a_former_member_reads_up_to_its_leaving_until_it_has_received_that() {
+    let (mut world, alice, group) = with_group(3);
+    let bob = world.online("carol", "phone");
+    let add = Request::Add { operation: world.operation(), group, members: users(&["carol"]) };
+    assert_eq!(world.change(alice, &add).seq, 4);
+    world.packet(bob);
+    world.send(alice, group, b"hello, carol");
+    let carol = world.open("carol", "tablet");
+    world.leave(carol, group);
+    world.send(alice, group, b"about carol");
+    assert_eq!(world.history_seqs(carol, group, 4), (vec![4, 5, 6], 6));
+    assert_eq!(refused(world.history(carol, group, 3)), ("TRUNCATED", 4), "it came with entry 4");
+    assert_eq!(refused(world.history(carol, group, 8)), ("RANGE", 6));
+    let id = world.acknowledge(carol, group, 7);
+    assert_eq!(world.refusal(carol, id).name(), "RANGE", "the end of its stay is the end");
+    let id = world.ask(carol, &Request::GetGroup { group, newer_than: 0 });
+    assert_eq!(world.refusal(carol, id).name(), "NOT_FOUND");
+    world.acknowledge(carol, group, 5);
+    assert_eq!(world.history_seqs(carol, group, 6), (vec![6], 6));
+    world.acknowledge(carol, group, 6);
+    assert_eq!(refused(world.history(carol, group, 6)).0, "NOT_FOUND");
+    let id = world.acknowledge(carol, group, 6);
+    assert_eq!(world.refusal(carol, id).name(), "NOT_FOUND");
+    world.sync();
+    assert_eq!(refused(world.history(carol, group, 6)).0, "NOT_FOUND", "journalled or not");
 }
 
 #[test]
@@ -217,7 +246,7 @@ fn a_send_and_history_in_one_piece_show_the_send() {
 }
 
 #[test]
-fn history_of_a_group_that_was_left_while_the_log_was_read_is_refused() {
+fn history_of_a_group_that_was_left_while_the_log_was_read_ends_with_the_leaving() {
     let (mut world, _, group) = with_group(LONG);
     let bob = world.open("bob", "phone");
     world.loads_held = true;
@@ -226,10 +255,10 @@ fn history_of_a_group_that_was_left_while_the_log_was_read_is_refused() {
     world.loads_held = false;
     // Another connection, for a page is read alone: what comes behind it waits.
     let desk = world.open("bob", "desk");
-    world.leave(desk, group);
+    let until = world.leave(desk, group).seq;
     world.storage(answer);
     let Reply::HistoryPage { mut groups } = world.reply(bob, page) else { panic!() };
-    assert_eq!(refused(groups.pop().unwrap().outcome).0, "NOT_FOUND");
+    assert_eq!(page_seqs(groups.pop().unwrap().outcome), ((1..=until).collect(), until));
 }
 
 #[test]

@@ -103,12 +103,8 @@ fn a_malformed_body_is_told_and_the_tenth_in_a_minute_closes() {
 fn kinds_and_flags_that_are_not_served_are_refused_and_the_connection_lives() {
     let mut world = World::new();
     let alice = world.open("alice", "phone");
-    for kind in [Kind::Add, Kind::Rename, Kind::Whisper, Kind::Kick, Kind::Feed] {
-        let id = raw(&mut world, alice, kind, 0, b"");
-        assert_eq!(world.refusal(alice, id).name(), "UNKNOWN_KIND");
-    }
-    for flags in [flags::AS_USER, 0x80] {
-        let id = raw(&mut world, alice, Kind::Ping, flags, b"");
+    for reserved in [0x02, 0x80, 0x80 | flags::AS_USER] {
+        let id = raw(&mut world, alice, Kind::Ping, reserved, b"");
         assert_eq!(world.refusal(alice, id).name(), "UNKNOWN_KIND");
     }
     let mut frame = Vec::new();
@@ -269,10 +265,15 @@ fn a_token_of_another_role_is_refused_what_is_not_its_own() {
     world.ask(operator, &hello("operator:o", "console"));
     let id = world.ask(operator, &Request::Stats);
     assert!(matches!(world.find_reply(operator, id), Some(Reply::StatsListed { stats }) if stats.len() > 20));
+    let backup = Request::Backup { path: "/backups/1".to_owned() };
+    let id = world.ask(operator, &backup);
+    assert_eq!(world.find_reply(operator, id), Some(Reply::BackupDone { files: 3, bytes: 4711 }));
     let request = world.create_request("", &[]);
     let id = world.ask(operator, &request);
     assert_eq!(world.refusal(operator, id).name(), "FORBIDDEN");
     let alice = world.open("alice", "phone");
+    let id = world.ask(alice, &backup);
+    assert_eq!(world.refusal(alice, id).name(), "FORBIDDEN");
     let id = world.ask(alice, &Request::Stats);
     assert_eq!(world.refusal(alice, id).name(), "FORBIDDEN");
 }

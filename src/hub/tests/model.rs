@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, Principal, UserId};
-use crate::store::{Change, Damaged, Effect, Event, GroupState, GroupSummary, Membership, Operation, Request, Ticket};
+use crate::store::{
+    BackupSummary, Change, Damaged, Effect, Event, FeedError, FeedItem, FeedPage, FeedPlace, GroupState, GroupSummary,
+    Mark, Membership, Operation, Request, Ticket,
+};
 
+#[derive(Clone)]
 pub(super) struct Kept {
     pub(super) record: Record,
     pub(super) log: Vec<Entry>,
@@ -26,16 +30,24 @@ impl Kept {
     }
 }
 
-#[derive(Default)]
+/// From which seq through which a user was in a group; without an end if it still is.
+type Stay = (u64, Option<u64>);
+
+#[derive(Clone, Default)]
 pub(super) struct Model {
     pub(super) groups: BTreeMap<GroupId, Kept>,
     pub(super) places: BTreeMap<(UserId, GroupId), Membership>,
     pub(super) operations: BTreeMap<Principal, Vec<Operation>>,
+    /// From which seq through which a user was in a group, one after the other.
+    pub(super) stays: BTreeMap<(UserId, GroupId), Vec<Stay>>,
     /// Every effect that became durable, in order.
     pub(super) effects: Vec<Effect>,
     /// Every packet of marks that became durable.
     pub(super) marks_packets: usize,
     pub(super) damaged: BTreeSet<GroupId>,
+    /// The LSN of the last packet, and of each effect.
+    lsn: u64,
+    effect_lsns: Vec<(u64, usize)>,
     queued: VecDeque<(Ticket, Change)>,
     committed: u64,
 }
@@ -59,8 +71,10 @@ impl Model {
     }
 
     /// Makes the oldest change durable.
-    pub(super) fn apply_next(&mut self) -> Option<Ticket> {
+    pub(super) fn apply_next(&mut self) -> Option<(Ticket, u64)> {
         let (ticket, change) = self.queued.pop_front()?;
+        // Watermarks take some, too.
+        self.lsn += 1 + ticket.0 % 2;
         match change {
             Change::Effect(effect) => self.apply_effect(effect),
             Change::Marks(marks) => {
@@ -71,10 +85,11 @@ impl Model {
                         place.received = place.received.max(mark.received);
                         place.read = place.read.max(mark.read);
                     }
+                    self.drop_ended();
                 }
             }
         }
-        Some(ticket)
+        Some((ticket, self.lsn))
     }
 
     fn apply_effect(&mut self, effect: Effect) {
@@ -94,33 +109,76 @@ impl Model {
         let remembered = self.operations.entry(effect.principal.clone()).or_default();
         assert!(remembered.iter().all(|known| known.operation != effect.operation), "an operation has one effect");
         remembered.push(Operation::of(&effect));
+        self.effect_lsns.push((self.lsn, self.effects.len()));
         self.effects.push(effect);
     }
 
     fn place_members(&mut self, group: GroupId) {
         let kept = &self.groups[&group];
-        for member in &kept.record.members {
-            let place =
-                Membership { group, joined: member.joined, until: None, received: 0, read: 0, head: kept.head() };
-            self.places.entry((member.user.clone(), group)).or_insert(place);
-        }
         let head = kept.head();
+        for member in &kept.record.members {
+            let (joined, key) = (member.joined, (member.user.clone(), group));
+            let new = Membership { group, joined, until: None, received: 0, read: 0, head };
+            let place = self.places.entry(key.clone()).or_insert(new);
+            let stays = self.stays.entry(key).or_default();
+            if stays.last().is_none_or(|(last, _)| *last != joined) {
+                (place.joined, place.until) = (joined, None);
+                stays.push((joined, None));
+            }
+        }
         for ((user, _), place) in self.places.iter_mut().filter(|((_, of), _)| *of == group) {
             place.head = head;
             if place.until.is_none() && !kept.record.has(user) {
                 place.until = Some(head);
+                let stay = self.stays.get_mut(&(user.clone(), group)).and_then(|stays| stays.last_mut());
+                stay.expect("who leaves was in it").1 = Some(head);
             }
         }
+        self.drop_ended();
+    }
+
+    /// A membership that has ended is kept until its user has received all of it.
+    fn drop_ended(&mut self) {
+        self.places.retain(|_, place| place.until.is_none_or(|until| place.received < until));
     }
 
     /// Whether a user was in a group when an entry was made.
     pub(super) fn was_member(&self, user: &UserId, group: GroupId, seq: u64) -> bool {
-        let place = self.places.get(&(user.clone(), group));
-        place.is_some_and(|place| place.joined <= seq && place.until.is_none_or(|until| seq <= until))
+        let stays = self.stays.get(&(user.clone(), group)).into_iter().flatten();
+        stays.into_iter().any(|(joined, until)| *joined <= seq && until.is_none_or(|until| seq <= until))
     }
 
     fn places_of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Membership> {
         self.places.iter().filter(move |((of, _), _)| of == user).map(|(_, place)| place)
+    }
+
+    fn feed(&self, after: Option<FeedPlace>, items_max: usize) -> Result<FeedPage, FeedError> {
+        let last = self.lsn;
+        let Some(after) = after.map(|place| place.lsn) else {
+            return Ok(FeedPage { items: Vec::new(), through: FeedPlace::behind(last), at_end: true });
+        };
+        if after > last {
+            return Err(FeedError::Beyond { last });
+        }
+        let item = |(lsn, effect): &(u64, usize)| {
+            let effect = &self.effects[*effect];
+            FeedItem { lsn: *lsn, group: effect.group, seq: effect.entry.seq, sender: effect.entry.sender.clone() }
+        };
+        let later = self.effect_lsns.iter().filter(|(lsn, _)| *lsn > after);
+        let items: Vec<FeedItem> = later.clone().map(item).take(items_max).collect();
+        let at_end = items.len() == later.count();
+        let through = if at_end { last } else { items.last().map_or(after, |item| item.lsn) };
+        Ok(FeedPage { items, through: FeedPlace::behind(through), at_end })
+    }
+
+    fn marks(&self, group: GroupId) -> Vec<Mark> {
+        let members = &self.groups[&group].record.members;
+        let place = |user: &UserId| &self.places[&(user.clone(), group)];
+        let mark = |user: &UserId| {
+            let Membership { received, read, .. } = *place(user);
+            Mark { user: user.clone(), group, received, read }
+        };
+        members.iter().map(|member| mark(&member.user)).collect()
     }
 
     fn summary(&self, place: &Membership) -> GroupSummary {
@@ -165,6 +223,13 @@ impl Model {
             Request::LoadUser { read, user } => {
                 Event::UserLoaded { read: *read, memberships: self.places_of(user).cloned().collect() }
             }
+            Request::LoadMembership { read, user, group } => {
+                Event::MembershipLoaded { read: *read, membership: self.places.get(&(user.clone(), *group)).cloned() }
+            }
+            Request::ReadMarks { read, group } if self.damaged.contains(group) => {
+                Event::MarksRead { read: *read, marks: Err(Damaged) }
+            }
+            Request::ReadMarks { read, group } => Event::MarksRead { read: *read, marks: Ok(self.marks(*group)) },
             Request::LoadOperations { principal } => Event::OperationsLoaded {
                 principal: principal.clone(),
                 operations: self.operations.get(principal).cloned().unwrap_or_default(),
@@ -184,6 +249,13 @@ impl Model {
                     Ok(self.entries(*group, *from, *through, *entries_max, *bytes_max))
                 };
                 Event::EntriesRead { read: *read, entries }
+            }
+            Request::ReadFeed { read, after, items_max } => {
+                Event::FeedRead { read: *read, page: self.feed(*after, *items_max) }
+            }
+            // The one that works; what cannot be backed up is refused in `tests/care` by real storage.
+            Request::Backup { read, .. } => {
+                Event::BackupDone { read: *read, result: Ok(BackupSummary { files: 3, bytes: 4711 }) }
             }
             Request::ReadStats { read } => {
                 Event::StatsRead { read: *read, stats: vec![("journal_bytes".to_owned(), 7)] }

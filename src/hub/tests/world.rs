@@ -5,12 +5,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::audit::Audit;
 use super::model::Model;
-use crate::hub::{Authenticator, ConnectionKey, Hub, Now, Seed};
+use crate::hub::{Authenticator, ConnectionKey, Hub, Now, Policy, Seed};
 use crate::ids::{DeviceId, GroupId, Identity, OperationId, Role, TokenError, UserId};
 use crate::store::{Event, Request as StoreRequest, Ticket};
 use crate::wire::{
     Attach, Changed, Created, Deframer, ErrorBody, FrameCaps, GroupPacket, GroupSeq, Hello, HistoryOutcome,
-    HistoryRequest, Kind, LogEntry, Mark, Push, Reply, Request,
+    HistoryRequest, Kind, LogEntry, Mark, Push, Reply, Request, flags,
 };
 
 const START: Now = Now { monotonic_ms: 1_000, wall_ms: 1_760_000_000_000 };
@@ -104,7 +104,7 @@ pub(super) struct World {
     pub(super) lines: Vec<Line>,
     peers: BTreeMap<ConnectionKey, Peer>,
     held: VecDeque<StoreRequest>,
-    unreported: VecDeque<Ticket>,
+    unreported: VecDeque<(Ticket, u64)>,
     operations: u64,
     /// Every request to storage and every byte of output, in order.
     trace: DefaultHasher,
@@ -124,10 +124,11 @@ impl World {
     }
 
     /// A server that starts on what another one has left.
-    pub(super) fn over(model: Model) -> Self {
+    pub(super) fn over(mut model: Model) -> Self {
+        model.forget_queued();
         let seed = Seed { hash: [1, 2, 3, 4], ids: [7; 32] };
         let mut world = Self {
-            hub: Hub::new(seed, Box::new(Tokens), START),
+            hub: Hub::new(seed, Policy::default(), Box::new(Tokens), START),
             model,
             now: START,
             synced: true,
@@ -146,9 +147,7 @@ impl World {
 
     /// The same server after a restart: what was durable is there, nothing else.
     pub(super) fn restarted(self) -> Self {
-        let mut model = self.model;
-        model.forget_queued();
-        let mut world = Self::over(model);
+        let mut world = Self::over(self.model);
         world.operations = self.operations;
         world.hub.random = self.hub.random;
         world
@@ -229,8 +228,8 @@ impl World {
         if self.unreported.is_empty() {
             self.apply_one();
         }
-        let Some(ticket) = self.unreported.pop_front() else { return false };
-        self.hub.handle_storage(Event::Durable { ticket }, self.now);
+        let Some((ticket, lsn)) = self.unreported.pop_front() else { return false };
+        self.hub.handle_storage(Event::Durable { ticket, lsns: vec![lsn] }, self.now);
         true
     }
 
@@ -393,7 +392,7 @@ impl World {
             if kind == Kind::GroupPacket {
                 let mut bytes = Vec::new();
                 crate::wire::encode_frame(&mut bytes, kind, 0, frame.header.request_id, |writer| {
-                    writer.raw(frame.body)
+                    writer.raw(frame.body);
                 });
                 line.packets.push(bytes);
             }
@@ -408,7 +407,11 @@ impl World {
         let line = &mut self.lines[peer.0];
         line.to_hub.feed(bytes);
         while let Ok(Some(frame)) = line.to_hub.next_frame(FrameCaps::Client) {
-            let request = Kind::from_number(frame.header.kind).and_then(|kind| Request::decode(kind, frame.body));
+            let body = match frame.header.flags {
+                flags::AS_USER => Request::split_user(frame.body).map_or(frame.body, |(_, body)| body),
+                _ => frame.body,
+            };
+            let request = Kind::from_number(frame.header.kind).and_then(|kind| Request::decode(kind, body));
             if let Some(Ok(request)) = request {
                 line.audit.sent(frame.header.request_id, request);
             } else {
@@ -428,6 +431,15 @@ impl World {
     /// A peer asks; its request's number.
     pub(super) fn ask(&mut self, peer: Peer, request: &Request) -> u32 {
         self.ask_all(peer, std::slice::from_ref(request))[0]
+    }
+
+    /// A service asks for a user.
+    pub(super) fn ask_as(&mut self, peer: Peer, request: &Request, user: &UserId) -> u32 {
+        let mut bytes = Vec::new();
+        let id = self.next_request_id(peer);
+        request.encode_frame_as(&mut bytes, id, Some(user));
+        self.send_bytes(peer, &bytes);
+        id
     }
 
     /// Several requests in one piece.

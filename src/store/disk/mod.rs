@@ -4,7 +4,7 @@
 //! simulator, `simulated`, which tells what was written from what was synced. One contract suite runs against both.
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub(crate) mod real;
 #[cfg(test)]
 pub(crate) mod simulated;

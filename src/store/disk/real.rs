@@ -20,6 +20,11 @@ impl RealDisk {
         Self { root: Arc::new(root) }
     }
 
+    /// The path of a file for those who need more than the port.
+    pub(crate) fn below(&self, path: &str) -> PathBuf {
+        self.path(path)
+    }
+
     fn path(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.as_ref().clone() } else { self.root.join(path) }
     }

@@ -11,7 +11,7 @@ use crate::store::tables::{
     CHANGES_PER_VALUE, Extent, GroupValue, MembersAt, MembershipValue, StateValue, Value, changes_key, extents_key,
     group_key, group_key_of, memberships_first, memberships_key, operations_key, state_key,
 };
-use crate::store::{Damaged, GroupState, GroupSummary, Membership, Operation};
+use crate::store::{Damaged, GroupState, GroupSummary, Mark, Membership, Operation};
 
 /// Memory that the records of one page of groups take before it ends.
 const SCAN_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -49,6 +49,35 @@ impl<D: Disk> Indexer<D> {
             Ok(More::Yes)
         })?;
         Ok(memberships)
+    }
+
+    /// A user's place in one group.
+    pub(crate) fn load_membership(&self, user: &UserId, group: GroupId) -> Result<Option<Membership>, IndexError> {
+        let mut found = None;
+        self.each_membership(user, *group.as_bytes(), |membership| {
+            if membership.group == group {
+                let head = self.state(group)?.map_or(0, |state| state.head);
+                found = Some(membership.with_head(head));
+            }
+            Ok(if membership.group < group { More::Yes } else { More::No })
+        })?;
+        Ok(found)
+    }
+
+    /// The marks of a group's members, in the order of joining.
+    pub(crate) fn read_marks(&mut self, group: GroupId) -> Read<Vec<Mark>> {
+        let Some(value) = self.group_value(group)? else { return Ok(Ok(Vec::new())) };
+        let members = match damaged_apart(self.with_members(group, value))? {
+            Ok(record) => record.members,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
+        let mut marks = Vec::with_capacity(members.len());
+        for member in members {
+            let place = self.load_membership(&member.user, group)?;
+            let (received, read) = place.map_or((0, 0), |place| (place.received, place.read));
+            marks.push(Mark { user: member.user, group, received, read });
+        }
+        Ok(Ok(marks))
     }
 
     /// The remembered operations of a principal, oldest first.

@@ -5,7 +5,9 @@
 //! No threads, no clock.
 
 mod answers;
+mod feed;
 mod fold;
+mod listing;
 #[cfg(test)]
 mod tests;
 

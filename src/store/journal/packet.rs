@@ -259,7 +259,8 @@ pub(crate) fn padded(length: usize) -> usize {
     PACKET_HEADER_BYTES.saturating_add(length).next_multiple_of(8)
 }
 
-fn packet_crc(packet: &[u8], salt: u32) -> u32 {
+/// The CRC of a packet under a salt; what stands in its place of the CRC does not count.
+pub(crate) fn packet_crc(packet: &[u8], salt: u32) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     hasher.update(packet.get(..CRC_OFFSET).unwrap_or_default());
     hasher.update(packet.get(PACKET_HEADER_BYTES..).unwrap_or_default());

@@ -7,7 +7,7 @@ use super::recovery::{advance, first_tail, say};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::writer::Placed;
 use crate::limits::PACKET_BYTES_MAX;
-use crate::store::disk::{Disk, DiskError, DiskFile};
+use crate::store::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 
 /// Segments kept open for reading.
 const OPEN_SEGMENTS_MAX: usize = 16;
@@ -55,6 +55,13 @@ pub(crate) struct JournalReader<D: Disk> {
 pub(crate) struct ReadPacket {
     pub(crate) placed: Placed,
     pub(crate) content: Content,
+}
+
+/// Some packets in their order, and where the next ones begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) packets: Vec<ReadPacket>,
+    pub(crate) next: Position,
 }
 
 impl<D: Disk> JournalReader<D> {
@@ -122,6 +129,51 @@ impl<D: Disk> JournalReader<D> {
             }
         }
         Ok(())
+    }
+
+    /// The packets from `from` on, at most about so many bytes of them and none behind `to`, and where the next ones
+    /// begin. `from` is a place between packets, or the very beginning of a segment.
+    pub(crate) fn stretch(&mut self, from: Position, to: Position, bytes_max: u32) -> Result<Stretch, ReadError> {
+        let from = Position { offset: from.offset.max(SEGMENT_HEADER_BYTES), ..from };
+        let end = match from.segment {
+            segment if segment == to.segment => to.offset,
+            segment => self.segment(segment + 1)?.1.previous_end.offset,
+        };
+        let behind = |segment: u32| match segment {
+            segment if segment == to.segment => to,
+            segment => Position { segment: segment + 1, offset: SEGMENT_HEADER_BYTES },
+        };
+        if from.offset >= end {
+            return Ok(Stretch { packets: Vec::new(), next: behind(from.segment) });
+        }
+        // Never less than the largest packet, so that the first one is always whole.
+        let packet_bytes_max = u32::try_from(PACKET_BYTES_MAX).unwrap_or(u32::MAX);
+        let wanted = bytes_max.max(packet_bytes_max).min(end - from.offset);
+        let bytes = self.bytes(from, wanted as usize)?;
+        let salt = self.segment(from.segment)?.1.salt;
+        let mut packets = Vec::new();
+        let mut at = from;
+        while at.offset < end {
+            let rest = bytes.get((at.offset - from.offset) as usize..).unwrap_or_default();
+            match decode(rest, salt, at) {
+                Some(packet) => {
+                    at = packet.placed.end();
+                    packets.push(packet);
+                }
+                None if at != from && at.offset - from.offset + packet_bytes_max > wanted => break,
+                None => return Err(damaged(at, "there is no whole packet")),
+            }
+        }
+        Ok(Stretch { packets, next: if at.offset >= end { behind(at.segment) } else { at } })
+    }
+
+    /// The first LSN of a segment; `None` if there is no such segment.
+    pub(crate) fn first_lsn(&mut self, segment: u32) -> Result<Option<u64>, ReadError> {
+        match self.segment(segment) {
+            Ok((_, header)) => Ok(Some(header.first_lsn)),
+            Err(ReadError::Disk(error)) if error.kind == DiskErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn bytes(&mut self, position: Position, bytes_max: usize) -> Result<Vec<u8>, ReadError> {

@@ -158,7 +158,7 @@ impl Scan {
 
 fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, OpenError> {
     let mut headers: Vec<SegmentHeader> = Vec::new();
-    for file in journal.disk.list(JOURNAL_DIRECTORY)? {
+    for file in journal.disk.list_or_none(JOURNAL_DIRECTORY)? {
         if file.name == HEAD_FILE {
             continue;
         }
@@ -382,7 +382,7 @@ fn write_again<D: Disk>(
 /// Gives the space of the zeros at the end of a closed segment back, which a kill would cost otherwise: the file reads
 /// as before. What stands between its end and the zeros is a torn tail; it counts for nothing, and is left for whoever
 /// wants to know what was cut. Where the file system cannot do it, the space stays taken.
-fn release_rest<D: Disk>(disk: &D, end: Position, segment_bytes: u32) {
+pub(crate) fn release_rest<D: Disk>(disk: &D, end: Position, segment_bytes: u32) {
     if end.segment == 0 {
         return;
     }
@@ -401,7 +401,7 @@ fn release_rest<D: Disk>(disk: &D, end: Position, segment_bytes: u32) {
     }
 }
 
-fn push(out: &mut Vec<u8>, tail: &mut Tail, body: &Body<'_>) {
+pub(crate) fn push(out: &mut Vec<u8>, tail: &mut Tail, body: &Body<'_>) {
     let start = out.len();
     tail.previous_crc = encode(out, tail.salt, tail.next_lsn, tail.previous_crc, body);
     tail.next_lsn += 1;
@@ -434,7 +434,7 @@ fn all_zero(bytes: &[u8], from: u32) -> bool {
 }
 
 /// The length without the zeros at the end. In blocks, because a segment is mostly zeros and a start waits for this.
-fn used_bytes(bytes: &[u8]) -> usize {
+pub(crate) fn used_bytes(bytes: &[u8]) -> usize {
     const BLOCK: usize = 4096;
     let is_used = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
     let Some(last) = bytes.chunks(BLOCK).rposition(is_used) else { return 0 };

@@ -10,7 +10,7 @@ use crate::store::disk::{Disk, DiskError, DiskFile};
 /// Zeros written in one step.
 const STEP_BYTES: usize = 1024 * 1024;
 /// What the names of unfinished and spare segments end with. A start removes them all.
-const SUFFIX: &str = ".tmp";
+pub(crate) const SUFFIX: &str = ".tmp";
 
 /// A synced file of zeros, of the size of a segment.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub(crate) fn remove_named<D: Disk>(disk: &D, name: &str) -> Result<(), DiskErro
 
 /// Removes what an earlier run left unfinished or unused. A spare's own file may be incomplete, and nothing tells.
 pub(crate) fn remove_leftovers<D: Disk>(disk: &D) -> Result<(), DiskError> {
-    for file in disk.list(JOURNAL_DIRECTORY)? {
+    for file in disk.list_or_none(JOURNAL_DIRECTORY)? {
         if file.name.ends_with(SUFFIX) {
             disk.remove(&format!("{JOURNAL_DIRECTORY}/{}", file.name))?;
         }

@@ -124,6 +124,12 @@ impl<D: Disk> Writer<D> {
         })
     }
 
+    /// Marks the current segment, and goes on in the next one: nothing is written to it any more.
+    pub(crate) fn seal(&mut self, now: Now) -> Result<(), DiskError> {
+        self.mark(now)?;
+        self.guarded(|writer| writer.roll(now))
+    }
+
     /// Whether a marker is due.
     pub(crate) fn needs_mark(&self) -> bool {
         !self.marked && self.poisoned.is_none()

@@ -208,11 +208,15 @@ impl<D: Disk> IndexThread<D> {
         let (end, renewals) = (self.end, self.renewals);
         let indexer = self.indexer()?;
         Ok(Some(match request {
-            Request::Commit { .. } => return Ok(None),
+            Request::Commit { .. } | Request::Backup { .. } => return Ok(None),
             Request::LoadGroup { group } => Event::GroupLoaded { group: *group, state: indexer.load_group(*group)? },
             Request::LoadUser { read, user } => {
                 Event::UserLoaded { read: *read, memberships: indexer.load_user(user)? }
             }
+            Request::LoadMembership { read, user, group } => {
+                Event::MembershipLoaded { read: *read, membership: indexer.load_membership(user, *group)? }
+            }
+            Request::ReadMarks { read, group } => Event::MarksRead { read: *read, marks: indexer.read_marks(*group)? },
             Request::LoadOperations { principal } => Event::OperationsLoaded {
                 principal: principal.clone(),
                 operations: indexer.load_operations(principal)?,
@@ -228,6 +232,9 @@ impl<D: Disk> IndexThread<D> {
             Request::ReadEntries { read, group, from, through, entries_max, bytes_max } => {
                 let entries = indexer.read_entries(*group, *from, *through, *entries_max, *bytes_max)?;
                 Event::EntriesRead { read: *read, entries }
+            }
+            Request::ReadFeed { read, after, items_max } => {
+                Event::FeedRead { read: *read, page: indexer.read_feed(*after, *items_max) }
             }
             Request::ReadStats { read } => {
                 let folded_lsn = indexer.folded().map_or(0, |folded| folded.lsn);

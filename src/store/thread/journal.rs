@@ -22,6 +22,8 @@ pub(crate) enum Message {
     Commit { ticket: Ticket, change: Change },
     /// A spare segment is there; the file is known to the spare thread's kind of disk.
     Spare(Box<dyn std::any::Any + Send>),
+    /// Seal the current segment, and say which one that was. Waits for a spare: a full disk must not end storage.
+    Roll(Sender<u32>),
     /// Finish.
     Stop,
 }
@@ -39,6 +41,7 @@ pub(super) struct JournalThread<D: Disk> {
     writer: Writer<D>,
     links: Links,
     spare_wanted: bool,
+    rolls: Vec<Sender<u32>>,
     committed_bytes: u64,
     credit_bytes: u64,
     batch_at: Instant,
@@ -55,7 +58,15 @@ struct Taken {
 impl<D: Disk> JournalThread<D> {
     pub(super) fn new(writer: Writer<D>, links: Links) -> Self {
         let batch_at = Instant::now();
-        let mut thread = Self { writer, links, spare_wanted: false, committed_bytes: 0, credit_bytes: 0, batch_at };
+        let mut thread = Self {
+            writer,
+            links,
+            spare_wanted: false,
+            rolls: Vec::new(),
+            committed_bytes: 0,
+            credit_bytes: 0,
+            batch_at,
+        };
         // Before the thread runs: whoever opened storage finds the first grant there, and refuses nothing for want of it.
         thread.want_spare();
         thread.grant();
@@ -78,6 +89,7 @@ impl<D: Disk> JournalThread<D> {
         loop {
             let taken = self.take(queue)?;
             self.commit(&taken)?;
+            self.seal()?;
             self.want_spare();
             self.grant();
             if taken.stops {
@@ -121,8 +133,23 @@ impl<D: Disk> JournalThread<D> {
                     self.writer.put_spare(*spare);
                 }
             }
+            Message::Roll(sealed) => self.rolls.push(sealed),
             Message::Stop => taken.stops = true,
         }
+    }
+
+    /// Seals the current segment for whoever asked, behind everything that was committed before.
+    fn seal(&mut self) -> Result<(), DiskError> {
+        if self.rolls.is_empty() || !self.writer.has_spare() {
+            return Ok(());
+        }
+        let sealed = self.writer.end().segment;
+        self.writer.seal(self.links.clock.now())?;
+        for roll in self.rolls.drain(..) {
+            // Whoever asked may have given up.
+            let _ = roll.send(sealed);
+        }
+        Ok(())
     }
 
     fn commit(&mut self, taken: &Taken) -> Result<(), DiskError> {
@@ -133,6 +160,7 @@ impl<D: Disk> JournalThread<D> {
         let placed = self.writer.append_batch(changes, now)?;
         self.batch_at = Instant::now();
         self.committed_bytes += taken.bytes as u64;
+        let lsns = placed.iter().map(|placed| placed.lsn).collect();
         let changes = taken.commits.iter().map(|(_, change)| change.clone());
         let packets = placed.into_iter().zip(changes).collect();
         self.links.backlog.add(taken.bytes as u64);
@@ -141,7 +169,7 @@ impl<D: Disk> JournalThread<D> {
         if sent.is_err() {
             self.links.backlog.give_up();
         }
-        self.links.report.say(Event::Durable { ticket: *last });
+        self.links.report.say(Event::Durable { ticket: *last, lsns });
         Ok(())
     }
 

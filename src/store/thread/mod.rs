@@ -2,12 +2,14 @@
 //!
 //! * The **journal** thread appends, syncs and reports, and does nothing else.
 //! * The **index** thread folds what the journal thread has synced, flushes it into sled, and answers look-ups.
+//! * A **backup** thread while there is a backup: it links or copies what is sealed, and reads it back.
 //! * The **spare** thread fills the next segment with zeros: 64 MiB of writes and their sync, which must delay neither
 //!   an acknowledgement nor a look-up.
 //!
 //! Packets reach the index thread's queue before `Durable` is reported, and look-ups go through the same queue: so a
 //! look-up that was asked for after a ticket was durable sees it.
 
+mod backup;
 mod index;
 mod journal;
 mod spare;
@@ -64,6 +66,7 @@ pub struct Storage {
     events: Receiver<Event>,
     stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<(), String>>>,
+    backups: backup::Backups,
     /// Given back last, when everything else is done.
     lock: Option<Lock>,
 }
@@ -89,6 +92,7 @@ impl Storage {
         };
         let mut storage = parts.start(wake)?;
         storage.lock = Some(lock);
+        storage.backups.set_data(options.directory.clone());
         Ok(storage)
     }
 
@@ -98,6 +102,10 @@ impl Storage {
         let _ = match request {
             Request::Commit { ticket, change } => {
                 self.commits.send(journal::Message::Commit { ticket, change }).is_ok()
+            }
+            Request::Backup { read, path } => {
+                self.backups.begin(read, path.into());
+                true
             }
             look_up => self.look_ups.send(index::Message::LookUp(look_up)).is_ok(),
         };
@@ -115,6 +123,7 @@ impl Storage {
 
     fn finish(&mut self) -> Result<(), String> {
         self.stopping.store(true, Ordering::Relaxed);
+        self.backups.finish();
         let _ = self.commits.send(journal::Message::Stop);
         let mut outcome = Ok(());
         for thread in self.threads.drain(..) {
@@ -167,6 +176,7 @@ impl<D: Disk> Parts<D> {
     fn run(self, format: Format, mut opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {
         let (event_sender, events) = mpsc::channel();
         let report = Report { events: event_sender, wake };
+        let backup_report = report.clone();
         let (commits, commit_queue) = mpsc::channel();
         let (look_ups, look_up_queue) = mpsc::channel();
         let (spares, spare_queue) = mpsc::channel();
@@ -221,7 +231,8 @@ impl<D: Disk> Parts<D> {
                 Ok(())
             }),
         );
-        Storage { commits, look_ups, events, stopping, threads, lock: None }
+        let backups = backup::Backups::new(format, backup_report, commits.clone(), stopping.clone());
+        Storage { commits, look_ups, events, stopping, threads, backups, lock: None }
     }
 
     /// Reads what the directory is, or makes it.

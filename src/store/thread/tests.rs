@@ -64,7 +64,7 @@ impl Waiting {
     fn wait_durable(&mut self, ticket: Ticket) {
         let mut last = Ticket(0);
         self.wait(|event| match event {
-            Event::Durable { ticket: durable } => {
+            Event::Durable { ticket: durable, .. } => {
                 assert!(durable > last, "tickets come in order");
                 last = durable;
                 (durable >= ticket).then_some(())
@@ -213,7 +213,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_it_is_said() {
     storage.commit(effect(group(1), 4, 1, "alice", GroupEvent::Dissolved));
     let message = storage.wait(|event| match event {
         Event::Failed { message } => Some(message),
-        Event::Durable { ticket } => panic!("{ticket:?} was acknowledged"),
+        Event::Durable { ticket, .. } => panic!("{ticket:?} was acknowledged"),
         _ => None,
     });
     assert!(message.contains("00000001.seg"), "{message}");

@@ -1,0 +1,8 @@
+//! Care of a data directory with the real program: every kind of damage, what is found, what is saved, copies.
+
+mod copies;
+mod damage;
+mod exchange;
+mod interrupted;
+mod site;
+mod table;
