@@ -41,8 +41,9 @@ pub const OUTPUT_BYTES_HARD: usize = 1024 * 1024;
 pub const OUTPUT_BYTES_UNAUTHENTICATED: usize = 8 * 1024;
 /// How long output may wait without a single byte drained before the connection is closed.
 pub const OUTPUT_STALL_MS: u64 = 10_000;
-/// All output buffers together; above it the largest debtor is closed.
-pub const OUTPUT_BYTES_TOTAL: usize = 256 * 1024 * 1024;
+/// All buffers of connections together, of output, of frames that are not whole, of requests under way; above it the
+/// largest debtor is closed.
+pub const BUFFER_BYTES_TOTAL: usize = 256 * 1024 * 1024;
 
 /// Requests of one connection with large answers (history, a group, the list of groups) that are under way at once.
 pub const LARGE_IN_FLIGHT_MAX: usize = 1;
@@ -50,6 +51,8 @@ pub const LARGE_IN_FLIGHT_MAX: usize = 1;
 pub const IN_FLIGHT_MAX: usize = 64;
 /// The same for a service, which acts for many users.
 pub const IN_FLIGHT_MAX_SERVICE: usize = 1_024;
+/// Bytes of requests of one connection under way above which its reading pauses until they are done.
+pub const REQUEST_BYTES_SOFT: usize = 256 * 1024;
 /// Bytes of changes waiting for the disk above which reading of those who send changes pauses.
 pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Connections at once.

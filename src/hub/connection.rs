@@ -10,7 +10,7 @@ use super::outbox::Outbox;
 use crate::ids::{DeviceId, GroupId, Principal, Role, UserId};
 use crate::limits::{
     AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, IN_FLIGHT_MAX_SERVICE, LARGE_IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT,
-    OUTPUT_STALL_MS, TOKEN_LEEWAY_MS,
+    OUTPUT_STALL_MS, REQUEST_BYTES_SOFT, TOKEN_LEEWAY_MS,
 };
 use crate::wire::Deframer;
 
@@ -113,6 +113,10 @@ pub(super) struct Connection {
     pub(super) in_flight: usize,
     /// Those of them with large answers.
     pub(super) large_in_flight: usize,
+    /// Bytes of the requests that were taken since none was in flight.
+    pub(super) request_bytes: usize,
+    /// What counts of it as input of the whole.
+    pub(super) counted_input: usize,
     /// Waits for the disk to catch up with changes.
     pub(super) held_back: bool,
     pub(super) dirty: bool,
@@ -145,6 +149,8 @@ impl Connection {
             outbox: Outbox::default(),
             in_flight: 0,
             large_in_flight: 0,
+            request_bytes: 0,
+            counted_input: 0,
             held_back: false,
             dirty: false,
             closing: false,
@@ -188,6 +194,7 @@ impl Connection {
         self.closing
             || self.held_back
             || self.in_flight >= in_flight_max
+            || self.request_bytes > REQUEST_BYTES_SOFT
             || self.large_in_flight >= LARGE_IN_FLIGHT_MAX
             || self.outbox.bytes() > OUTPUT_BYTES_SOFT
     }

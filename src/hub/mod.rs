@@ -14,6 +14,7 @@
 //! It knows the wire and the storage port, and neither sockets nor files.
 
 mod backup;
+mod buffers;
 mod cache;
 mod catch_up;
 mod changes;
@@ -51,7 +52,7 @@ pub use permit::Policy;
 
 use crate::ids::{GroupId, Identity, Principal, TokenError};
 use crate::limits::{
-    CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_TOTAL, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX,
+    BUFFER_BYTES_TOTAL, CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX,
 };
 use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
 use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
@@ -119,6 +120,10 @@ pub struct Hub {
     committed_bytes: u64,
     /// Output of all connections together; a shared frame counts once.
     output_bytes: usize,
+    /// What all connections have sent and what is not done yet.
+    input_bytes: usize,
+    /// The bound on both together.
+    buffer_bytes_max: usize,
     timers: BTreeSet<(u64, ConnectionKey)>,
     /// Connections that wait for the disk to catch up with changes.
     held_back: Vec<ConnectionKey>,
@@ -165,6 +170,8 @@ impl Hub {
             credit_bytes: 0,
             committed_bytes: 0,
             output_bytes: 0,
+            input_bytes: 0,
+            buffer_bytes_max: BUFFER_BYTES_TOTAL,
             timers: BTreeSet::new(),
             held_back: Vec::new(),
             feeds: Feeds::default(),
@@ -208,6 +215,7 @@ impl Hub {
         connection.heard_ms = now.monotonic_ms;
         connection.deframer.feed(bytes);
         self.take_frames(key);
+        self.recount_input(key);
         self.settle();
     }
 
@@ -386,7 +394,7 @@ impl Hub {
             }
         }
         self.release_held_back();
-        self.shed_output();
+        self.shed_buffers();
         self.evict();
     }
 
@@ -430,17 +438,6 @@ impl Hub {
         self.close_with(key, ErrorCode::Slow, waiting as u64, "output was not read fast enough");
     }
 
-    /// While all output together is over its bound, the largest debtor goes.
-    fn shed_output(&mut self) {
-        while self.output_bytes > OUTPUT_BYTES_TOTAL {
-            let keys = self.connections.keys().into_iter();
-            let debts = keys.filter_map(|key| self.connections.find(key).map(|found| (found.outbox.bytes(), key)));
-            let Some((waiting, key)) = debts.max() else { return };
-            self.counters.closed_slow += 1;
-            self.cut(key, waiting);
-        }
-    }
-
     /// Answers a request; the connection may have one more in flight again.
     fn answer(&mut self, key: ConnectionKey, request_id: u32, reply: &Reply) {
         self.finish_request(key, 0, Some((request_id, reply)));
@@ -461,9 +458,13 @@ impl Hub {
         let Some(connection) = self.connections.find_mut(key) else { return };
         connection.in_flight -= 1;
         connection.large_in_flight -= large;
+        if connection.in_flight == 0 {
+            connection.request_bytes = 0;
+        }
         if was_paused && !connection.is_paused() {
             self.resumed.push_back(key);
         }
+        self.recount_input(key);
         self.close_if_done(key);
     }
 
@@ -497,6 +498,7 @@ impl Hub {
         if connection.outbox.is_empty() {
             self.finished.push_back(key);
         }
+        self.drop_input(key);
         self.arm(key);
     }
 
@@ -504,6 +506,7 @@ impl Hub {
     fn forget(&mut self, key: ConnectionKey) -> bool {
         let Some(mut connection) = self.connections.remove(key) else { return false };
         self.output_bytes -= connection.outbox.clear();
+        self.input_bytes -= connection.counted_input;
         self.timers.remove(&(connection.timer_ms, key));
         match connection.state {
             State::Unauthenticated => self.unauthenticated -= 1,

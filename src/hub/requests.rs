@@ -65,6 +65,7 @@ impl Hub {
             connection.frame_since_ms = connection.frame_since_ms.map(|_| now.monotonic_ms);
         }
         self.take_frames(key);
+        self.recount_input(key);
         self.arm(key);
         self.settle();
     }
@@ -91,6 +92,7 @@ impl Hub {
         let Some(connection) = self.connections.find_mut(key) else { return };
         connection.frame_since_ms = None;
         connection.in_flight += 1;
+        connection.request_bytes += header.body_bytes as usize;
         self.counters.requests += 1;
         let is_open = connection.session().is_some();
         let is_greeting = [Kind::Hello.number(), Kind::Ping.number()].contains(&header.kind);

@@ -67,6 +67,7 @@ impl Hub {
             ("groups_loaded_count", self.groups.len() as u64),
             ("cache_bytes", self.cache.bytes as u64),
             ("output_bytes", self.output_bytes as u64),
+            ("input_bytes", self.input_bytes as u64),
             ("commits_pending_count", self.releases.len() as u64),
             ("commits_pending_bytes", self.releases.bytes),
             ("credit_bytes", self.credit_bytes.saturating_sub(self.committed_bytes)),

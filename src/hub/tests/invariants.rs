@@ -13,6 +13,7 @@ impl Hub {
     pub(super) fn check_invariants(&self) {
         self.check_output();
         self.check_connections();
+        self.check_input();
         self.check_live();
         self.check_cache();
         self.check_releases();
@@ -54,6 +55,15 @@ impl Hub {
         let on_line = matches!(session.presence, Presence::Loading { .. } | Presence::Attached);
         assert!(listed <= usize::from(on_line), "only who is on line is in the directory, once");
         assert!(connection.closing || listed == usize::from(on_line), "who is on line is in the directory");
+    }
+
+    /// What counts as input is what connections hold, or held when they were last heard.
+    fn check_input(&self) {
+        let counted: usize = self.each_connection().map(|(_, connection)| connection.counted_input).sum();
+        assert_eq!(self.input_bytes, counted, "input is accounted");
+        for (_, connection) in self.each_connection().filter(|(_, connection)| connection.in_flight == 0) {
+            assert_eq!(connection.request_bytes, 0, "requests that are done cost nothing");
+        }
     }
 
     /// `live` names exactly the connections that get the next entry.

@@ -5,7 +5,7 @@ use crate::hub::connection::CLOSE_LINGER_MS;
 use crate::ids::GroupId;
 use crate::limits::{
     FRAME_STALL_MS, IN_FLIGHT_MAX, MALFORMED_PER_MINUTE_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED,
-    OUTPUT_STALL_MS,
+    OUTPUT_STALL_MS, REQUEST_BYTES_SOFT,
 };
 use crate::wire::{Header, Kind, Reply, Request, encode_frame, flags};
 
@@ -116,6 +116,59 @@ fn kinds_and_flags_that_are_not_served_are_refused_and_the_connection_lives() {
     assert_eq!(world.refusal(alice, 999).name(), "UNKNOWN_KIND");
     let id = world.ask(alice, &Request::Ping);
     assert!(matches!(world.reply(alice, id), Reply::Pong { .. }));
+}
+
+#[test]
+fn over_the_bound_on_all_buffers_the_largest_debtor_goes_whatever_its_debt_is_made_of() {
+    let mut world = World::new();
+    let (alice, bob, carol) =
+        (world.open("alice", "phone"), world.online("bob", "phone"), world.open("carol", "phone"));
+    let group = world.create(alice, "", &["bob"]).group;
+    world.packet(bob);
+    world.hub.buffer_bytes_max = 150_000;
+    // Half a frame of carol's waits for its rest, and output of bob's to be read.
+    let mut frame = Vec::new();
+    Request::Send { operation: world.operation(), group, body: vec![7; 50_000].into() }.encode_frame(&mut frame, 9);
+    world.send_bytes(carol, &frame[..40_000]);
+    assert_eq!(world.hub.input_bytes, 40_000);
+    world.set_reading(bob, Reading::Nothing);
+    for _ in 0..2 {
+        world.send(alice, group, &[1; 30_000]);
+    }
+    assert!(world.is_open(bob) && world.is_open(carol));
+    let dave = world.open("dave", "phone");
+    world.send_bytes(dave, &frame[..49_000]);
+    assert_eq!(world.hub.counters.closed_slow, 0, "just below it");
+    world.send_bytes(carol, &frame[40_000..49_000]);
+    world.set_reading(bob, Reading::Everything);
+    assert_eq!(world.closed_with(bob), "SLOW", "output and input count alike");
+    assert!(world.is_open(carol) && world.is_open(dave), "and only as many go as have to");
+    world.send_bytes(dave, &frame[49_000..49_500]);
+    world.hub.buffer_bytes_max = 60_000;
+    world.send_bytes(carol, &frame[49_000..=49_000]);
+    assert_eq!(world.closed_with(dave), "SLOW");
+    assert!(world.is_open(carol));
+    assert_eq!(world.hub.input_bytes, 49_001);
+}
+
+#[test]
+fn while_many_bytes_of_requests_are_under_way_no_more_are_read() {
+    let mut world = World::slow();
+    let alice = world.open("alice", "phone");
+    let create = world.create_request("", &[]);
+    world.ask(alice, &create);
+    world.sync();
+    let Reply::Created(created) = world.reply(alice, 2) else { panic!() };
+    let mut asked = 0;
+    while world.hub.wants_bytes(world.key(alice)) {
+        let send = world.send_request(created.group, &[7; 60_000]);
+        world.ask(alice, &send);
+        asked += 1;
+    }
+    assert_eq!(asked, REQUEST_BYTES_SOFT / 60_000 + 1, "far below the number of requests that may be in flight");
+    world.sync();
+    assert!(world.hub.wants_bytes(world.key(alice)));
+    assert_eq!(world.hub.input_bytes, 0);
 }
 
 #[test]
