@@ -6,5 +6,6 @@ mod descriptors;
 mod fan_out;
 mod garbage;
 mod reconnect;
+mod roles;
 mod stop;
 mod support;

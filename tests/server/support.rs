@@ -27,11 +27,17 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// With options of the test's own.
+    pub(crate) fn start_with(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = ServerOptions {
+        let mut options = ServerOptions {
             segment_bytes: 4 << 20,
             ..ServerOptions::new("127.0.0.1:0".parse().unwrap(), directory.path().join("data"))
         };
+        change(&mut options);
         let server = Server::start(options).unwrap();
         let (address, stopper) = (server.local_address(), server.stopper());
         let thread = std::thread::spawn(move || server.run());
