@@ -201,12 +201,10 @@ impl Groups {
     pub(super) fn handle_history(&mut self, batch: &Batch, groups: Vec<GroupHistory>) -> Result<(), SessionError> {
         let mut awaited = self.release(batch);
         for GroupHistory { group, outcome } in groups {
-            if !awaited.contains_key(&group) {
-                continue;
-            }
+            let Some(from) = awaited.get(&group).copied() else { continue };
             match outcome {
                 HistoryOutcome::Entries { head, floor, entries } => self.handle_page(group, head, floor, entries),
-                HistoryOutcome::Refused(error) => self.handle_refusal(group, error),
+                HistoryOutcome::Refused(error) => self.handle_refusal(group, from, error),
             }
         }
         let mut progress = awaited.len() < batch.asked.len();
@@ -224,8 +222,8 @@ impl Groups {
 
     /// A whole request for history was refused.
     pub(super) fn handle_history_refused(&mut self, batch: &Batch, error: &ErrorBody) {
-        for group in self.release(batch).into_keys() {
-            self.handle_refusal(group, error.clone());
+        for (group, from) in self.release(batch) {
+            self.handle_refusal(group, from, error.clone());
             self.finish_if_gone(group);
         }
     }
@@ -284,8 +282,14 @@ impl Groups {
         }
     }
 
-    fn handle_refusal(&mut self, group: GroupId, error: ErrorBody) {
+    /// What was wanted from a seq on is refused.
+    fn handle_refusal(&mut self, group: GroupId, from: u64, error: ErrorBody) {
         let Some(tracked) = self.tracked.get_mut(&group) else { return };
+        if tracked.next > from && error.code != ErrorCode::NotFound.number() {
+            // Entries that were pushed meanwhile have gone past the place that is refused.
+            self.wanted_history.insert(group);
+            return;
+        }
         if error.code == ErrorCode::Truncated.number() && error.detail > tracked.next {
             // Even if nothing is left to read: only an answer that reaches the head makes the group live again.
             self.wanted_history.insert(group);

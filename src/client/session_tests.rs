@@ -270,6 +270,20 @@ fn a_change_that_was_purged_makes_the_record_be_fetched() {
 }
 
 #[test]
+fn a_refusal_of_a_place_that_pushes_went_past_is_asked_about_again_from_there() {
+    let mut bench = Bench::new();
+    bench.push(&packet(1, 2, 3)).unwrap();
+    let (id, from) = bench.history();
+    assert_eq!(from, 2);
+    bench.entry(message(2));
+    bench.entry(message(3));
+    assert_eq!(bench.told(), [2, 3]);
+    bench.reply(id, &refused(ErrorCode::Truncated, 3)).unwrap();
+    assert_eq!(bench.events(), [], "nothing of it is missing here");
+    assert_eq!(bench.history().1, 4);
+}
+
+#[test]
 fn a_refused_page_is_told_and_not_asked_for_again_by_itself() {
     let mut bench = Bench::new();
     bench.push(&packet(1, 2, 3)).unwrap();

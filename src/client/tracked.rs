@@ -149,6 +149,10 @@ impl Tracked {
     /// Entries up to `floor` are deleted. A change among them is noticed by nothing else if no entry is left.
     pub(super) fn skip_to(&mut self, floor: u64) {
         self.next = floor;
+        if self.gone.is_none() {
+            // A floor stands at most one above the head.
+            self.head = self.head.max(floor.saturating_sub(1));
+        }
         self.doubtful |= self.known_version() < floor.saturating_sub(1);
     }
 
