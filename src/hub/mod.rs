@@ -258,6 +258,8 @@ impl Hub {
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
+            // Never asked for by the hub: for those who embed storage, and for its care.
+            Event::GroupsScanned { .. } => {}
             // Whoever drives the hub stops the process; nothing that is pending is ever released.
             Event::Failed { .. } => {}
         }

@@ -133,6 +133,15 @@ pub enum Request {
         /// At most so many bytes of packets, but always one entry if there is one.
         bytes_max: usize,
     },
+    /// A page of all groups, in the order of their ids. Answered by [`Event::GroupsScanned`].
+    ScanGroups {
+        /// The number to answer with.
+        read: ReadId,
+        /// Only groups with a higher id.
+        after: Option<GroupId>,
+        /// At most so many; fewer where their records are large.
+        count_max: usize,
+    },
     /// Counters and gauges of storage. Answered by [`Event::StatsRead`].
     ReadStats {
         /// The number to answer with.
@@ -182,6 +191,15 @@ pub enum Event {
         read: ReadId,
         /// In the order of group ids; members only.
         groups: Vec<GroupSummary>,
+        /// Whether there are more behind the last.
+        more: bool,
+    },
+    /// A page of all groups, dissolved ones included.
+    GroupsScanned {
+        /// The number that was asked with.
+        read: ReadId,
+        /// In the order of their ids; a page ends before a damaged record, which fails the next one.
+        groups: Result<Vec<GroupState>, Damaged>,
         /// Whether there are more behind the last.
         more: bool,
     },

@@ -172,7 +172,12 @@ pub(crate) fn changes_key(group: GroupId, number: u32) -> Vec<u8> {
 
 /// The key of a group's record.
 pub(crate) fn group_key(group: GroupId) -> Vec<u8> {
-    key(0x10, |writer| writer.group(group))
+    group_key_of(*group.as_bytes())
+}
+
+/// The same for any bytes: the ends of a scan.
+pub(crate) fn group_key_of(group: [u8; 16]) -> Vec<u8> {
+    key(0x10, |writer| writer.raw(&group))
 }
 
 /// The key of a group's state.

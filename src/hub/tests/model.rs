@@ -155,6 +155,7 @@ impl Model {
     pub(super) fn answer(&self, request: &Request) -> Event {
         match request {
             Request::Commit { .. } => unreachable!("a commit is no look-up"),
+            Request::ScanGroups { .. } => unreachable!("the hub never scans"),
             Request::LoadGroup { group } if self.damaged.contains(group) => {
                 Event::GroupLoaded { group: *group, state: Err(Damaged) }
             }

@@ -9,9 +9,12 @@ use crate::store::index::{Direction, IndexError};
 use crate::store::journal::{Content, Position, ReadError};
 use crate::store::tables::{
     CHANGES_PER_VALUE, Extent, GroupValue, MembersAt, MembershipValue, StateValue, Value, changes_key, extents_key,
-    group_key, memberships_first, memberships_key, operations_key, state_key,
+    group_key, group_key_of, memberships_first, memberships_key, operations_key, state_key,
 };
 use crate::store::{Damaged, GroupState, GroupSummary, Membership, Operation};
+
+/// Memory that the records of one page of groups take before it ends.
+const SCAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// An answer that may lie in a damaged place of the journal.
 type Read<T> = Result<Result<T, Damaged>, IndexError>;
@@ -86,6 +89,36 @@ impl<D: Disk> Indexer<D> {
             Ok(More::Yes)
         })?;
         Ok((groups, more))
+    }
+
+    /// A page of all groups in the order of their ids, and whether there are more. The page ends before a damaged
+    /// record, and where the records would take too much memory; it has at least one unless the first is damaged.
+    pub(crate) fn scan_groups(
+        &mut self,
+        after: Option<GroupId>,
+        count_max: usize,
+    ) -> Result<(Result<Vec<GroupState>, Damaged>, bool), IndexError> {
+        let last = group_key_of([0xff; 16]);
+        let mut low = after.map_or_else(|| group_key_of([0; 16]), |group| behind(group_key(group)));
+        let mut groups: Vec<GroupState> = Vec::new();
+        let mut memory_bytes = 0;
+        while let Some((key, stored)) = self.overlay.nearest(&low, &last, Direction::Ascending)? {
+            if groups.len() >= count_max || memory_bytes >= SCAN_BYTES_MAX {
+                return Ok((Ok(groups), true));
+            }
+            let Value::Group(value) = stored.value else { return Err(mistaken(&key)) };
+            match self.load_group(value.record.group)? {
+                Ok(Some(state)) => {
+                    memory_bytes += state.record.memory_bytes();
+                    groups.push(state);
+                }
+                Ok(None) => {}
+                Err(Damaged) if groups.is_empty() => return Ok((Err(Damaged), true)),
+                Err(Damaged) => return Ok((Ok(groups), true)),
+            }
+            low = behind(key);
+        }
+        Ok((Ok(groups), false))
     }
 
     /// Entries of a group from a seq on, within the bounds; empty where the log has none.
@@ -237,9 +270,7 @@ impl<D: Disk> Indexer<D> {
         }
         while let Some((key, stored)) = current {
             let Value::Memberships(memberships) = stored.value else { return Err(mistaken(&key)) };
-            let mut behind = key;
-            behind.push(0);
-            current = self.overlay.nearest(&behind, &last, Direction::Ascending)?;
+            current = self.overlay.nearest(&behind(key), &last, Direction::Ascending)?;
             // A value that a crash left half split may still have what the next one has taken over.
             let end = current.as_ref().and_then(|(key, _)| memberships_first(key));
             for membership in memberships {
@@ -258,6 +289,12 @@ impl<D: Disk> Indexer<D> {
 enum More {
     Yes,
     No,
+}
+
+/// The lowest key above another.
+fn behind(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
 }
 
 /// The key just before another of the same length.

@@ -393,3 +393,57 @@ fn a_user_of_two_thousand_groups_has_few_and_small_values() {
     }
     assert_eq!(listed, 2000);
 }
+
+#[test]
+fn a_scan_gives_every_group_once_in_the_order_of_ids_whatever_the_page() {
+    let mut dice = Dice(5);
+    let users: Vec<UserId> = (0..30).map(|number| user(&format!("u{number}"))).collect();
+    let mut rig = Rig::new(SEGMENT_BYTES);
+    let mut records = Vec::new();
+    for number in 0..1500 {
+        let change = next_change(&mut dice, &mut records, &users, number);
+        rig.commit(&change);
+        if number == 700 {
+            rig.indexer.flush().unwrap();
+        }
+    }
+    let names: Vec<String> = (0..1000).map(|number| format!("member-{number}")).collect();
+    rig.commit(&created(group(0xfe), "owner", &names));
+    let mut wanted: Vec<GroupId> = records.iter().map(|(record, _)| record.group).collect();
+    wanted.push(group(0xfe));
+    wanted.sort_unstable();
+    assert!(wanted.len() > 50);
+    for count_max in [1, 7, wanted.len() - 1, wanted.len(), 10_000] {
+        let (mut after, mut found) = (None, Vec::new());
+        loop {
+            let (page, more) = rig.indexer.scan_groups(after, count_max).unwrap();
+            let page = page.unwrap();
+            assert!(page.len() <= count_max);
+            for state in &page {
+                assert_eq!(Some(state), rig.indexer.load_group(state.record.group).unwrap().unwrap().as_ref());
+            }
+            found.extend(page.iter().map(|state| state.record.group));
+            after = found.last().copied();
+            assert_eq!(more, found.len() < wanted.len());
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(found, wanted, "pages of {count_max}");
+    }
+    assert_eq!(rig.indexer.scan_groups(wanted.last().copied(), 9).unwrap(), (Ok(Vec::new()), false));
+}
+
+#[test]
+fn a_scan_stops_before_a_damaged_record_and_says_so_at_it() {
+    let mut rig = Rig::new(SEGMENT_BYTES);
+    let names: Vec<String> = (0..1000).map(|number| format!("member-{number}")).collect();
+    rig.commit(&created(group(1), "49", &[]));
+    let bad = rig.commit(&created(group(2), "49", &names));
+    rig.commit(&created(group(3), "49", &[]));
+    rig.disk.tamper("journal/00000001.seg", |content| content[bad.position.offset as usize + 60] ^= 4);
+    let (page, more) = rig.indexer.scan_groups(None, 9).unwrap();
+    assert_eq!((page.unwrap().len(), more), (1, true));
+    assert_eq!(rig.indexer.scan_groups(Some(group(1)), 9).unwrap(), (Err(Damaged), true));
+    assert_eq!(rig.indexer.scan_groups(Some(group(2)), 9).unwrap().0.unwrap().len(), 1, "behind it");
+}

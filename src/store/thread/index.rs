@@ -221,6 +221,10 @@ impl<D: Disk> IndexThread<D> {
                 let (groups, more) = indexer.list_groups(user, *after, *count_max)?;
                 Event::GroupsListed { read: *read, groups, more }
             }
+            Request::ScanGroups { read, after, count_max } => {
+                let (groups, more) = indexer.scan_groups(*after, *count_max)?;
+                Event::GroupsScanned { read: *read, groups, more }
+            }
             Request::ReadEntries { read, group, from, through, entries_max, bytes_max } => {
                 let entries = indexer.read_entries(*group, *from, *through, *entries_max, *bytes_max)?;
                 Event::EntriesRead { read: *read, entries }
