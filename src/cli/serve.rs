@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use roundtable::config::{Config, Settings};
 use roundtable::net::{Server, ServerOptions, StartError};
+use roundtable::store::Retention;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +50,11 @@ impl Serve {
             data: config.data,
             cluster: config.cluster,
             segment_bytes: config.segment_bytes,
+            retention: Retention {
+                entries_max: config.retention_entries,
+                bytes_max: config.retention_bytes,
+                age_ms_max: config.retention_age_ms,
+            },
         };
         let server = Server::start(options).map_err(|error| cannot_start(&error))?;
         let address = server.local_address().to_string();
@@ -73,6 +79,7 @@ impl Serve {
             cluster: self.cluster.clone(),
             segment_mib: self.segment_mib,
             insecure_without_tls: self.insecure_without_tls.then_some(true),
+            ..Settings::default()
         };
         flags.over(file).into_config().map_err(|error| Failure::usage(error.to_string()))
     }

@@ -257,6 +257,7 @@ impl Hub {
             Event::OperationsLoaded { principal, operations } => self.finish_operations_load(&principal, &operations),
             Event::GroupsListed { read, groups, more } => self.finish_list(read, groups, more),
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
+            Event::FloorsMoved { floors } => self.raise_floors(&floors),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
             // Never asked for by the hub: for those who embed storage, and for its care.
             Event::GroupsScanned { .. } => {}
@@ -264,6 +265,15 @@ impl Hub {
             Event::Failed { .. } => {}
         }
         self.settle();
+    }
+
+    /// Logs have let go of their beginnings.
+    fn raise_floors(&mut self, floors: &[(GroupId, u64)]) {
+        for (id, floor) in floors {
+            if let Some(group) = self.groups.get_mut(id).and_then(|slot| slot.group.as_mut()) {
+                group.floor = group.floor.max(*floor);
+            }
+        }
     }
 
     /// The server is about to stop: everybody is told, no more requests are taken, what was begun is finished, and

@@ -23,7 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::hub::{Authenticator, Hub, Seed};
 use crate::ids::{Identity, TokenError};
-use crate::store::{OpenError, Storage, StorageOptions};
+use crate::store::{OpenError, Retention, Storage, StorageOptions};
 use crate::token::{KeyError, LocalKey, Verifier};
 use listener::Listener;
 use turn::{Clock, Loop};
@@ -45,6 +45,8 @@ pub struct ServerOptions {
     pub cluster: String,
     /// Bytes of a journal segment, for a directory that is made new.
     pub segment_bytes: u64,
+    /// How much of each group's log is kept.
+    pub retention: Retention,
 }
 
 /// Why a server did not start. Nothing was changed.
@@ -133,7 +135,11 @@ impl Server {
         let poll = Poll::new().map_err(StartError::System)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(StartError::System)?);
         let wake = waker.clone();
-        let storage_options = StorageOptions { directory: options.data.clone(), segment_bytes: options.segment_bytes };
+        let storage_options = StorageOptions {
+            directory: options.data.clone(),
+            segment_bytes: options.segment_bytes,
+            retention: options.retention,
+        };
         let wake_loop = Arc::new(move || {
             // Storage outlives the loop by the time that it takes to stop; then there is nobody to wake.
             let _ = wake.wake();

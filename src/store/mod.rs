@@ -9,6 +9,8 @@
 //! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
+mod carried;
+mod cleaner;
 mod directory;
 mod disk;
 mod error;
@@ -17,11 +19,13 @@ mod indexer;
 mod journal;
 mod overlay;
 mod record;
+mod retention;
 mod tables;
 mod thread;
 
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
+pub use retention::Retention;
 pub use thread::{Storage, StorageOptions};
 
 use crate::group::{Entry, Record};
@@ -209,6 +213,11 @@ pub enum Event {
         read: ReadId,
         /// The entries; empty where the log has none in the range.
         entries: Result<Vec<Entry>, Damaged>,
+    },
+    /// The logs of these groups have let go of what is below these seqs, durably.
+    FloorsMoved {
+        /// Each with the lowest seq that its log still has.
+        floors: Vec<(GroupId, u64)>,
     },
     /// Counters and gauges.
     StatsRead {

@@ -2,6 +2,7 @@
 
 use roundtable::client::Event;
 use roundtable::net::{Server, ServerOptions};
+use roundtable::store::Retention;
 
 use crate::support::{Running, next, user};
 
@@ -11,6 +12,7 @@ fn options(server: &Running) -> ServerOptions {
         data: server.directory.path().join("data"),
         cluster: "roundtable".to_owned(),
         segment_bytes: 4 << 20,
+        retention: Retention::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use roundtable::client::{Client, ConnectOptions, Event};
 use roundtable::ids::{Role, UserId};
 use roundtable::net::{Server, ServerOptions, Stopper};
+use roundtable::store::Retention;
 use roundtable::token::{Grant, LocalKey, mint};
 
 /// How long a test waits for what has to come. Only a test that fails waits so long.
@@ -33,6 +34,7 @@ impl Running {
             data: directory.path().join("data"),
             cluster: "roundtable".to_owned(),
             segment_bytes: 4 << 20,
+            retention: Retention::default(),
         };
         let server = Server::start(options).unwrap();
         let (address, stopper) = (server.local_address(), server.stopper());
