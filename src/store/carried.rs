@@ -262,6 +262,15 @@ pub(crate) struct Slice {
     pub(crate) carried: Vec<Carried>,
 }
 
+/// What became of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrying {
+    /// All of it was written.
+    Done,
+    /// From some item on it was not true any more, and is to be planned again.
+    Refused,
+}
+
 /// Changes of records and marks that a slice may not have seen.
 ///
 /// Between the look at the index and the write, others may change what is carried; such an item would be a lie at the
@@ -306,8 +315,20 @@ impl Touched {
         }
     }
 
+    /// What of a slice may be written: all of it, or what stands before the first item that a change has overtaken.
+    pub(crate) fn what_is_true(&self, slice: Slice) -> (Vec<Carried>, Carrying) {
+        let Slice { basis_lsn, mut carried } = slice;
+        match carried.iter().position(|carried| !self.leaves(carried, basis_lsn)) {
+            None => (carried, Carrying::Done),
+            Some(at) => {
+                carried.truncate(at);
+                (carried, Carrying::Refused)
+            }
+        }
+    }
+
     /// Whether an item that was computed from everything up to `basis_lsn` is still true.
-    pub(crate) fn leaves(&self, carried: &Carried, basis_lsn: u64) -> bool {
+    fn leaves(&self, carried: &Carried, basis_lsn: u64) -> bool {
         let touched = |list: &VecDeque<(u64, GroupId)>, group: GroupId| {
             basis_lsn < self.complete_from || list.iter().any(|(lsn, touched)| *lsn > basis_lsn && *touched == group)
         };

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 
-use super::carried::Slice;
+use super::carried::{Carrying, Slice};
 use super::disk::Disk;
 use super::indexer::{FoldError, Indexer, Plan};
 use super::journal::{Placed, Position, Sealed};
@@ -241,15 +241,6 @@ impl Cleaner {
             ("journal_carried_bytes", self.carried_bytes),
         ]
     }
-}
-
-/// What became of a slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Carrying {
-    /// All of it was written.
-    Done,
-    /// From some item on it was not true any more, and is to be planned again.
-    Refused,
 }
 
 fn stopped(error: &FoldError) -> Phase {

@@ -23,10 +23,10 @@
 //!                                           bytes u32), 100 a key; an extent is where `count` entries of the group
 //!                                           stand; own bytes are what those take when they are carried; holds the
 //!                                           seqs from the key's own up to the next key's
+//! 58 group 16, user                         former: until u64; a membership that has ended and is still kept
 //! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
 //!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
 //!                                           from the key's own up to the next key's
-//! 70 group 16, user                         former: until u64; a membership that has ended and is still kept
 //! ```
 //!
 //! A value is a packet of its own:
@@ -265,7 +265,7 @@ pub(crate) fn memberships_ends() -> (Vec<u8>, Vec<u8>) {
 
 /// The key of a membership that has ended.
 pub(crate) fn former_key(group: GroupId, user: &UserId) -> Vec<u8> {
-    key(0x70, |writer| {
+    key(0x58, |writer| {
         writer.group(group);
         writer.user(user);
     })
@@ -274,7 +274,7 @@ pub(crate) fn former_key(group: GroupId, user: &UserId) -> Vec<u8> {
 /// The lowest and the highest key of the former memberships of a group.
 pub(crate) fn former_ends(group: GroupId) -> (Vec<u8>, Vec<u8>) {
     let end = |last: u8| {
-        key(0x70, |writer| {
+        key(0x58, |writer| {
             writer.group(group);
             writer.u8(last);
         })
@@ -414,7 +414,7 @@ impl Value {
             }),
             0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 28, decode_extent)?),
             0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
-            0x70 => Self::Former(reader.u64()?),
+            0x58 => Self::Former(reader.u64()?),
             _ => return Err(DecodeError::BadValue),
         })
     }

@@ -45,14 +45,15 @@ impl<D: Disk> Indexer<D> {
     }
 
     pub(super) fn join(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
-        let put = self.put_membership(lsn, user, group, |membership| {
+        self.put_membership(lsn, user, group, |membership| {
             (membership.joined, membership.until) = (seq, None);
         })?;
-        if put.is_some() {
-            let former = former_key(group, user);
-            if self.overlay.value(&former)?.is_some() {
-                self.overlay.remove(former);
-            }
+        // Rows are flushed behind memberships: after a crash one may be left that the membership does not confirm.
+        let former = former_key(group, user);
+        if self.overlay.value(&former)?.is_some()
+            && self.membership(user, group)?.is_none_or(|membership| membership.until.is_none())
+        {
+            self.overlay.remove(former);
         }
         Ok(())
     }
@@ -60,13 +61,17 @@ impl<D: Disk> Indexer<D> {
     /// Takes over a membership that has ended, as a carried packet says it.
     pub(super) fn fold_former(&mut self, lsn: u64, group: GroupId, member: &FormerMember) -> Result<(), FoldError> {
         let FormerMember { user, joined, until, received, read } = member;
+        // A floor that stands in the same slice stands before what it lets go of.
+        let floor = self.state(group)?.map_or(1, |state| state.floor);
         let put = self.put_membership(lsn, user, group, |membership| {
             (membership.joined, membership.until) = (*joined, Some(*until));
             membership.received = membership.received.max(*received);
             membership.read = membership.read.max(*read);
         })?;
         match put {
-            Some(membership) if membership.received >= *until => self.drop_membership(lsn, user, group),
+            Some(membership) if membership.received >= *until || *until < floor => {
+                self.drop_membership(lsn, user, group)
+            }
             Some(_) => {
                 self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(*until) });
                 Ok(())
@@ -142,11 +147,14 @@ impl<D: Disk> Indexer<D> {
         let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
         let Ok(at) = memberships.binary_search_by_key(&group, |membership| membership.group) else { return Ok(()) };
         let membership = &mut memberships[at];
-        if stored.lsn >= lsn || membership.until.is_some() || membership.joined == 0 {
+        if stored.lsn < lsn && membership.until.is_none() && membership.joined > 0 {
+            membership.until = Some(seq);
+            stored.lsn = lsn;
+        }
+        // Again after a crash, the membership may have been flushed and its row not.
+        if membership.until != Some(seq) {
             return Ok(());
         }
-        membership.until = Some(seq);
-        stored.lsn = lsn;
         self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
     }
@@ -176,7 +184,10 @@ impl<D: Disk> Indexer<D> {
             // The membership is told later, in a carried packet that does not have this mark.
             None if self.rebuilding => self.keep_mark(lsn, mark),
             // Again after a crash: the membership is gone already, its group perhaps not yet.
-            None => self.remove_if_over(group),
+            None => {
+                self.confirm_former(user, group)?;
+                self.remove_if_over(group)
+            }
         }
     }
 
@@ -192,6 +203,15 @@ impl<D: Disk> Indexer<D> {
             memberships.insert(at, MembershipValue { group, joined: 0, until: None, received, read });
         }
         if memberships.len() > MEMBERSHIPS_PER_VALUE { self.split(&mark.user, &key) } else { Ok(()) }
+    }
+
+    /// Removes the row of a former membership that is gone.
+    fn confirm_former(&mut self, user: &UserId, group: GroupId) -> Result<(), FoldError> {
+        let former = former_key(group, user);
+        if self.overlay.value(&former)?.is_some() && self.membership(user, group)?.is_none() {
+            self.overlay.remove(former);
+        }
+        Ok(())
     }
 
     /// Drops a membership that has ended.
@@ -216,7 +236,10 @@ impl<D: Disk> Indexer<D> {
             let (Value::Former(until), Some(user)) = (stored.value, former_user(&key)) else {
                 return Err(mistaken(&key));
             };
-            if until < floor {
+            let is_current = self.membership(&user, group)?.is_some_and(|membership| membership.until.is_none());
+            if is_current {
+                self.overlay.remove(key.clone());
+            } else if until < floor {
                 self.drop_membership(lsn, &user, group)?;
             }
             low = key;

@@ -5,6 +5,8 @@
 //! No threads, no clock.
 
 mod answers;
+#[cfg(test)]
+mod cleaning_tests;
 mod fold;
 mod fold_carried;
 mod fold_log;

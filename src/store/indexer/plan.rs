@@ -61,6 +61,7 @@ struct Draft {
     now_ms: u64,
     segment: u32,
     bytes: usize,
+    bytes_max: usize,
     floors: BTreeMap<GroupId, u64>,
     items: Vec<Carried>,
     operations: Vec<CarriedOperation>,
@@ -71,7 +72,7 @@ struct Draft {
 
 impl Draft {
     fn is_full(&self) -> bool {
-        self.bytes >= CARRIED_BYTES_PER_BATCH
+        self.bytes >= self.bytes_max
     }
 
     fn push(&mut self, carried: Carried) {
@@ -106,6 +107,8 @@ impl<D: Disk> Indexer<D> {
             now_ms,
             segment: plan.segment(),
             bytes: 0,
+            // Segments of tests are smaller than a batch.
+            bytes_max: CARRIED_BYTES_PER_BATCH.min(self.reader.segment_bytes() / 8),
             floors: BTreeMap::new(),
             items: Vec::new(),
             operations: Vec::new(),

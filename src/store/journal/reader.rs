@@ -94,6 +94,11 @@ impl<D: Disk> JournalReader<D> {
         Self::new(self.disk.clone(), self.segment_bytes)
     }
 
+    /// The size of a segment.
+    pub(crate) fn segment_bytes(&self) -> usize {
+        self.segment_bytes as usize
+    }
+
     /// The packet at a place.
     pub(crate) fn packet(&mut self, position: Position) -> Result<ReadPacket, ReadError> {
         let mut bytes = self.bytes(position, 8 * 1024)?;

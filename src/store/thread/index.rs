@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
 use super::{Backlog, Clock, Report, journal};
-use crate::store::carried::Carried;
-use crate::store::cleaner::{Action, Carrying, Cleaner, Space};
+use crate::store::carried::{Carried, Carrying};
+use crate::store::cleaner::{Action, Cleaner, Space};
 use crate::store::directory::Format;
 use crate::store::disk::Disk;
 use crate::store::index::sled::panic_text;

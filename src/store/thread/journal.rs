@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Backlog, Clock, Report, index, spare};
 use crate::limits::{MARKER_DELAY_MS, PACKET_BYTES_MAX};
-use crate::store::carried::{Carried, Slice, Touched};
-use crate::store::cleaner::Carrying;
+use crate::store::carried::{Slice, Touched};
 use crate::store::disk::{Disk, DiskError};
 use crate::store::journal::packet::WATERMARK_BYTES;
 use crate::store::journal::writer::carried_bytes;
@@ -198,7 +197,10 @@ impl<D: Disk> JournalThread<D> {
         for (_, change) in &taken.commits {
             self.touched.note(lsn, change);
         }
-        let (carried, carrying) = slice.map_or((Vec::new(), None), |slice| self.still_true(slice));
+        let (carried, carrying) = slice.map_or((Vec::new(), None), |slice| {
+            let (carried, carrying) = self.touched.what_is_true(slice);
+            (carried, Some(carrying))
+        });
         let changes = taken.commits.iter().map(|(_, change)| change);
         let placed = self.writer.append(changes, &carried, now)?;
         self.batch_at = Instant::now();
@@ -215,19 +217,6 @@ impl<D: Disk> JournalThread<D> {
             self.links.report.say(Event::Durable { ticket: *last });
         }
         Ok(())
-    }
-
-    /// What of a slice may be written: all of it, or what stands before the first item that a change has overtaken.
-    fn still_true(&self, slice: Slice) -> (Vec<Carried>, Option<Carrying>) {
-        let Slice { basis_lsn, mut carried } = slice;
-        let overtaken = carried.iter().position(|carried| !self.touched.leaves(carried, basis_lsn));
-        match overtaken {
-            None => (carried, Some(Carrying::Done)),
-            Some(at) => {
-                carried.truncate(at);
-                (carried, Some(Carrying::Refused))
-            }
-        }
     }
 
     /// Whether the slice that waits fits behind so many bytes of changes: it must not make their batch begin a new
