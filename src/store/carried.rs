@@ -267,15 +267,15 @@ pub(crate) struct Slice {
 pub(crate) enum Carrying {
     /// All of it was written.
     Done,
-    /// From some item on it was not true any more, and is to be planned again.
+    /// Some of it was not true any more: nothing was written, and it is to be planned again.
     Refused,
 }
 
 /// Changes of records and marks that a slice may not have seen.
 ///
 /// Between the look at the index and the write, others may change what is carried; such an item would be a lie at the
-/// place where it is written. Whoever writes keeps the last changes in mind and leaves out what they touch; it is
-/// carried again from a fresh look. What needs no such care: entries and operations never change, marks and floors only
+/// place where it is written. Whoever writes keeps the last changes in mind and refuses a slice that they touch; it
+/// is planned again from a fresh look. What needs no such care: entries and operations never change, marks and floors only
 /// grow and are taken as such.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
@@ -315,15 +315,14 @@ impl Touched {
         }
     }
 
-    /// What of a slice may be written: all of it, or what stands before the first item that a change has overtaken.
+    /// What of a slice may be written: all of it, or nothing if a change has overtaken some of it. Its items belong
+    /// together: a record goes with the former memberships of its group.
     pub(crate) fn what_is_true(&self, slice: Slice) -> (Vec<Carried>, Carrying) {
-        let Slice { basis_lsn, mut carried } = slice;
-        match carried.iter().position(|carried| !self.leaves(carried, basis_lsn)) {
-            None => (carried, Carrying::Done),
-            Some(at) => {
-                carried.truncate(at);
-                (carried, Carrying::Refused)
-            }
+        let Slice { basis_lsn, carried } = slice;
+        if carried.iter().all(|carried| self.leaves(carried, basis_lsn)) {
+            (carried, Carrying::Done)
+        } else {
+            (Vec::new(), Carrying::Refused)
         }
     }
 

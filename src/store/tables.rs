@@ -282,6 +282,16 @@ pub(crate) fn former_ends(group: GroupId) -> (Vec<u8>, Vec<u8>) {
     (end(0x00), end(0xff))
 }
 
+/// The lowest and the highest key of all former memberships.
+pub(crate) fn former_table_ends() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x58], vec![0x59])
+}
+
+/// The group in a key of a former membership.
+pub(crate) fn former_group(key: &[u8]) -> Option<GroupId> {
+    GroupId::from_bytes(*key.get(1..)?.first_chunk()?)
+}
+
 /// The user in a key of a former membership.
 pub(crate) fn former_user(key: &[u8]) -> Option<UserId> {
     Reader::new(key.get(17..)?).user().ok()

@@ -227,6 +227,12 @@ fn a_former_membership_that_a_kill_caught_between_two_batches_is_let_go_of_all_t
     live(2, 8_000);
 }
 
+/// And one: of a record and the former memberships of its group, the second part was overtaken.
+#[test]
+fn former_memberships_are_carried_with_their_record_or_the_record_is_not() {
+    live(13_444_648_580_151_746_032, 4_000);
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(12))]
     #[test]

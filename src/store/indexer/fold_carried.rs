@@ -11,7 +11,8 @@ use crate::store::disk::Disk;
 use crate::store::index::Direction;
 use crate::store::journal::Placed;
 use crate::store::tables::{
-    GroupValue, Stored, Value, former_ends, group_key, group_key_of, memberships_ends, state_group, state_key_of,
+    GroupValue, Stored, Value, former_ends, former_group, former_table_ends, former_user, group_key, group_key_of,
+    memberships_ends, state_group, state_key_of,
 };
 use crate::store::{GroupState, Mark};
 
@@ -26,9 +27,7 @@ impl<D: Disk> Indexer<D> {
             }
             Carried::Marks(marks) => marks.iter().try_for_each(|mark: &Mark| self.fold_mark(lsn, mark)),
             Carried::Memberships { group, members } if self.rebuilding => {
-                if self.overlay.value(&group_key(*group))?.is_none() {
-                    return Ok(());
-                }
+                // The record comes behind them, perhaps.
                 members.iter().try_for_each(|member| self.fold_former(lsn, *group, member))
             }
             Carried::Operations(operations) if self.rebuilding => {
@@ -78,6 +77,7 @@ impl<D: Disk> Indexer<D> {
     /// Ends making the index anew: removes what was noted of groups and memberships that are gone.
     pub(super) fn sweep(&mut self) -> Result<(), FoldError> {
         self.sweep_memberships()?;
+        self.sweep_former()?;
         self.sweep_groups()?;
         self.sweep_states()
     }
@@ -93,6 +93,19 @@ impl<D: Disk> Indexer<D> {
             } else if memberships.len() < before {
                 let swept = Stored { lsn: stored.lsn, value: Value::Memberships(memberships) };
                 self.overlay.put(key.clone(), swept);
+            }
+            low = behind(key);
+        }
+        Ok(())
+    }
+
+    fn sweep_former(&mut self) -> Result<(), FoldError> {
+        let (mut low, high) = former_table_ends();
+        while let Some((key, _)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
+            let parts = former_group(&key).zip(former_user(&key));
+            let (group, user) = parts.ok_or_else(|| mistaken(&key))?;
+            if self.overlay.value(&group_key(group))?.is_none() {
+                self.drop_membership(0, &user, group)?;
             }
             low = behind(key);
         }

@@ -215,7 +215,7 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// Drops a membership that has ended.
-    fn drop_membership(&mut self, lsn: u64, user: &UserId, group: GroupId) -> Result<(), FoldError> {
+    pub(super) fn drop_membership(&mut self, lsn: u64, user: &UserId, group: GroupId) -> Result<(), FoldError> {
         let key = self.memberships_key_of(user, group)?;
         if let Some(stored) = self.overlay.edit(&key)? {
             let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };

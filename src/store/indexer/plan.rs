@@ -26,7 +26,7 @@ use crate::store::journal::{Content, Placed, Position, Walk};
 use crate::store::tables::{StateValue, Stored, Value, extents_key, former_ends, former_user, group_key};
 use crate::store::{Effect, GroupState, Mark, Operation};
 
-/// Former memberships of one group that are looked up for one packet.
+/// Former memberships in one packet: small enough for the segments of tests.
 const FORMER_PER_PACKET: usize = 500;
 const _: () = assert!(FORMER_PER_PACKET <= CARRIED_LIST_MAX);
 
@@ -34,8 +34,6 @@ const _: () = assert!(FORMER_PER_PACKET <= CARRIED_LIST_MAX);
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     walk: Walk,
-    /// A group whose former memberships are being carried, from behind a user.
-    former: Option<(GroupId, Option<UserId>)>,
     done: bool,
 }
 
@@ -52,7 +50,7 @@ impl Plan {
 
     /// The same place, to come back to.
     pub(crate) fn place(&self) -> Self {
-        Self { walk: self.walk.place(), former: self.former.clone(), done: self.done }
+        Self { walk: self.walk.place(), done: self.done }
     }
 }
 
@@ -97,7 +95,7 @@ impl Draft {
 impl<D: Disk> Indexer<D> {
     /// Begins with a segment that ends at `end`.
     pub(crate) fn begin_plan(&mut self, segment: u32, end: u32) -> Result<Plan, FoldError> {
-        Ok(Plan { walk: self.reader.begin_walk(segment, end)?, former: None, done: false })
+        Ok(Plan { walk: self.reader.begin_walk(segment, end)?, done: false })
     }
 
     /// Looks at the next packets: few enough that look-ups do not have to wait for long, and no more than one batch of
@@ -119,16 +117,12 @@ impl<D: Disk> Indexer<D> {
             if draft.is_full() {
                 break;
             }
-            if let Some((group, after)) = plan.former.take() {
-                plan.former = self.plan_former(&mut draft, group, after.as_ref())?;
-                continue;
-            }
             let Some((packet, written_ms)) = self.reader.walk_on(&mut plan.walk)? else {
                 draft.push(Carried::LogStart { segment: draft.segment + 1 });
                 plan.done = true;
                 break;
             };
-            plan.former = self.plan_packet(&mut draft, packet.placed, packet.content, written_ms)?;
+            self.plan_packet(&mut draft, packet.placed, packet.content, written_ms)?;
         }
         Ok(draft.into_slice(self.folded().map_or(0, |folded| folded.lsn)))
     }
@@ -139,21 +133,21 @@ impl<D: Disk> Indexer<D> {
         placed: Placed,
         content: Content,
         written_ms: u64,
-    ) -> Result<Option<(GroupId, Option<UserId>)>, FoldError> {
+    ) -> Result<(), FoldError> {
         match content {
             Content::Effect(effect) => {
                 self.plan_operation(draft, &effect.principal, placed.lsn, Operation::of(&effect))?;
                 let Effect { group, entry, .. } = effect;
-                let begun =
-                    if entry.event.changes_record() { self.plan_base(draft, group, placed.position)? } else { None };
+                if entry.event.changes_record() {
+                    self.plan_base(draft, group, placed.position)?;
+                }
                 self.plan_entry(draft, group, entry, written_ms)?;
-                return Ok(begun);
             }
             Content::Marks(marks) => self.plan_marks(draft, marks)?,
             Content::Carried(Carried::Record(state)) => {
                 let group = state.record.group;
                 self.plan_told_floor(draft, group, state.floor)?;
-                return self.plan_base(draft, group, placed.position);
+                self.plan_base(draft, group, placed.position)?;
             }
             Content::Carried(Carried::Entry(CarriedEntry { group, running_ms, entry })) => {
                 self.plan_entry(draft, group, entry, running_ms)?;
@@ -178,7 +172,7 @@ impl<D: Disk> Indexer<D> {
             Content::Carried(Carried::Marks(marks)) => self.plan_marks(draft, marks)?,
             Content::Carried(Carried::LogStart { .. }) | Content::Watermark(_) => {}
         }
-        Ok(None)
+        Ok(())
     }
 
     fn plan_entry(
@@ -256,62 +250,46 @@ impl<D: Disk> Indexer<D> {
         }
     }
 
-    /// Carries a record whose newest whole copy stands here; then the group's former memberships are next.
-    fn plan_base(
-        &mut self,
-        draft: &mut Draft,
-        group: GroupId,
-        position: Position,
-    ) -> Result<Option<(GroupId, Option<UserId>)>, FoldError> {
-        let (Some(value), Some(state)) = (self.group_value(group)?, self.state(group)?) else { return Ok(None) };
+    /// Carries a record whose newest whole copy stands here. Before it, in the same slice, the former memberships of
+    /// the group: once the record stands elsewhere, nobody looks for them here.
+    fn plan_base(&mut self, draft: &mut Draft, group: GroupId, position: Position) -> Result<(), FoldError> {
+        let (Some(value), Some(state)) = (self.group_value(group)?, self.state(group)?) else { return Ok(()) };
         if value.base != position {
-            return Ok(None);
+            return Ok(());
         }
-        let record = self.with_members(group, value)?;
         let StateValue { head, floor, last_at_ms, .. } = state;
         let floor = draft.floors.get(&group).map_or(floor, |new| floor.max(*new));
         if floor > head {
             // The floor that stands in the same slice ends the group.
-            return Ok(None);
+            return Ok(());
         }
+        self.plan_former(draft, group)?;
+        let record = self.with_members(group, value)?;
         draft.push(Carried::Record(GroupState { record, head, floor, last_at_ms }));
-        Ok(self.has_former(group)?.then_some((group, None)))
+        Ok(())
     }
 
-    fn plan_former(
-        &mut self,
-        draft: &mut Draft,
-        group: GroupId,
-        after: Option<&UserId>,
-    ) -> Result<Option<(GroupId, Option<UserId>)>, FoldError> {
-        let (first, high) = former_ends(group);
-        let mut low = after.map_or(first, |after| {
-            let mut behind = crate::store::tables::former_key(group, after);
-            behind.push(0);
-            behind
-        });
+    fn plan_former(&mut self, draft: &mut Draft, group: GroupId) -> Result<(), FoldError> {
+        let (mut low, high) = former_ends(group);
         let mut members: Vec<FormerMember> = Vec::new();
-        let mut last = None;
-        while members.len() < FORMER_PER_PACKET {
-            let Some((key, _)) = self.overlay.nearest(&low, &high, Direction::Ascending)? else {
-                last = None;
-                break;
-            };
+        while let Some((key, _)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
             let user = former_user(&key).ok_or_else(|| mistaken(&key))?;
             if let Some(membership) = self.membership(&user, group)?
                 && let Some(until) = membership.until
             {
                 let (joined, received, read) = (membership.joined, membership.received, membership.read);
-                members.push(FormerMember { user: user.clone(), joined, until, received, read });
+                members.push(FormerMember { user, joined, until, received, read });
             }
-            last = Some(user);
+            if members.len() == FORMER_PER_PACKET {
+                draft.push(Carried::Memberships { group, members: std::mem::take(&mut members) });
+            }
             low = key;
             low.push(0);
         }
         if !members.is_empty() {
             draft.push(Carried::Memberships { group, members });
         }
-        Ok(last.map(|last| (group, Some(last))))
+        Ok(())
     }
 
     fn plan_operation(
