@@ -240,3 +240,213 @@ proptest::proptest! {
         live(seed, 4_000);
     }
 }
+
+/// Fills segments with messages that retention lets go of, and records, marks and operations that it does not.
+fn fill(cleaned: &mut Cleaned, from: u64, messages: u64) {
+    for seq in from..from + messages {
+        cleaned.commit(&effect(group(1), seq, 1, "49", text(&"x".repeat(100))));
+    }
+}
+
+fn filled() -> Cleaned {
+    let mut cleaned = Cleaned::new(Retention { age_ms_max: u64::MAX, ..RETENTION });
+    cleaned.commit(&created(group(1), "49", &["b".to_owned(), "c".to_owned()]));
+    cleaned.commit(&created(group(2), "c", &["b".to_owned()]));
+    cleaned.commit(&effect(group(2), 2, 2, "b", Event::Left { succession: crate::group::Succession::Unchanged }));
+    let mark = Mark { user: user("c"), group: group(2), received: 2, read: 1 };
+    cleaned.commit(&Change::Marks(vec![mark]));
+    fill(&mut cleaned, 2, 900);
+    cleaned
+}
+
+fn answers(indexer: &mut Indexer<SimulatedDisk>) -> String {
+    everything(indexer, &[group(1), group(2)], &[user("49"), user("b"), user("c")])
+}
+
+/// What a start finds on a disk, with an index that is made anew.
+fn found(disk: &SimulatedDisk, what: &str) -> String {
+    let mut salt = 70;
+    let salts = Box::new(move || {
+        salt += 1;
+        salt
+    });
+    let journal = crate::store::journal::writer::Journal {
+        disk: disk.clone(),
+        directory: [9; 16],
+        segment_bytes: SEGMENT_BYTES,
+        salts,
+    };
+    let opened = crate::store::journal::recovery::open(journal, None).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut indexer = open(disk, &MemoryHome::default(), SEGMENT_BYTES);
+    indexer.replay(opened.first, opened.end, |_| {}).unwrap();
+    let state = indexer.load_group(group(1)).unwrap().unwrap().unwrap();
+    let log = indexer.read_entries(group(1), 1, u64::MAX, usize::MAX, usize::MAX).unwrap().unwrap();
+    let seqs: Vec<u64> = log.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, (state.floor..=state.head).collect::<Vec<_>>(), "{what}: no gap from the floor to the head");
+    answers(&mut indexer)
+}
+
+#[test]
+fn a_cleaning_cut_by_power_or_kill_at_any_operation_is_completed_or_undone() {
+    let mut cleaned = filled();
+    assert!(cleaned.rig.writer.end().segment > 2);
+    // What is not marked yet may be cut off by the last flip of a coin; everything here was acknowledged.
+    let mut cuts = 0;
+    let mut operations = cleaned.rig.disk.operations();
+    loop {
+        let before = cleaned.rig.disk.fork();
+        let kept = answers(&mut cleaned.rig.indexer);
+        let went_on = cleaned.step();
+        let wanted = answers(&mut cleaned.rig.indexer);
+        let made = cleaned.rig.disk.operations() - operations;
+        operations = cleaned.rig.disk.operations();
+        for disk in [&before, &cleaned.rig.disk.fork()] {
+            for cut in 0..3_usize {
+                let disk = disk.fork();
+                match cut {
+                    0 => disk.kill(),
+                    1 => disk.crash(|_| false),
+                    _ => disk.crash(|pending| pending % 2 == 0),
+                }
+                let first = found(&disk, "once");
+                assert!(first == kept || first == wanted, "before or after the step");
+                disk.kill();
+                assert_eq!(found(&disk, "twice"), first, "recovery twice is recovery once");
+                cuts += 1;
+            }
+        }
+        assert!(made <= 8, "a step is short: {made}");
+        if !went_on {
+            break;
+        }
+    }
+    assert!(cleaned.rig.writer.first() > 1 && cuts > 60, "{cuts} cuts");
+}
+
+#[test]
+fn a_release_that_fails_at_any_operation_loses_nothing() {
+    for nth in 1..=5 {
+        for keep in 0..3_usize {
+            let mut cleaned = filled();
+            while cleaned.release.is_none() {
+                assert!(cleaned.step());
+            }
+            let wanted = answers(&mut cleaned.rig.indexer);
+            let disk = cleaned.rig.disk.clone();
+            disk.split_writes(16);
+            disk.fail(nth, crate::store::disk::simulated::Fault::FromThenOn);
+            let release = std::panic::AssertUnwindSafe(|| cleaned.step());
+            assert!(std::panic::catch_unwind(release).is_err() || nth > 5, "operation {nth} fails");
+            match keep {
+                0 => disk.kill(),
+                1 => disk.crash(|_| false),
+                _ => disk.crash(|pending| pending % 2 == 1),
+            }
+            assert_eq!(found(&disk, &format!("operation {nth}")), wanted);
+        }
+    }
+}
+
+#[test]
+fn after_a_cleaning_a_missing_first_segment_is_named_and_one_flipped_bit_of_the_head_is_harmless() {
+    let mut cleaned = filled();
+    cleaned.settle();
+    let first = cleaned.rig.writer.first();
+    assert!(first > 1);
+    let wanted = answers(&mut cleaned.rig.indexer);
+    let disk = cleaned.rig.disk;
+    disk.kill();
+    let bad = disk.fork();
+    bad.remove(&segment_path(first)).unwrap();
+    let mut rig = Rig::new(SEGMENT_BYTES);
+    std::mem::swap(&mut rig.disk, &mut bad.clone());
+    let error = std::panic::catch_unwind(|| found(&bad, "missing")).unwrap_err();
+    let said = error.downcast_ref::<String>().unwrap();
+    assert!(said.contains(&segment_path(first)) && said.contains("missing"), "{said}");
+    for bit in (0..40 * 8).chain(4096 * 8..4136 * 8) {
+        let bad = disk.fork();
+        bad.tamper("journal/HEAD", |content| content[bit / 8] ^= 1 << (bit % 8));
+        assert_eq!(found(&bad, &format!("bit {bit}")), wanted);
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_what_was_carried_is_noticed() {
+    let mut cleaned = filled();
+    cleaned.settle();
+    cleaned.rig.writer.mark(Now { running_ms: cleaned.now_ms, wall_ms: 1 }).unwrap();
+    let (first, end) = (cleaned.rig.writer.first(), cleaned.rig.writer.end());
+    let mut reader = open(&cleaned.rig.disk, &MemoryHome::default(), SEGMENT_BYTES).reader.sibling();
+    let mut carried = Vec::new();
+    let start = Position { segment: first, offset: SEGMENT_HEADER_BYTES };
+    reader
+        .walk::<ReadError>(start, end, |packet| {
+            if matches!(packet.content, Content::Carried(_)) {
+                carried.push(packet.placed);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(carried.len() > 5);
+    for placed in carried {
+        for bit in (placed.position.offset * 8..placed.end().offset * 8).step_by(5) {
+            let bad = cleaned.rig.disk.fork();
+            bad.tamper(&segment_path(placed.position.segment), |content| {
+                content[bit as usize / 8] ^= 1 << (bit % 8);
+            });
+            let mut indexer = open(&bad, &MemoryHome::default(), SEGMENT_BYTES);
+            assert!(indexer.replay(first, end, |_| {}).is_err(), "bit {bit} of {placed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_steady_load_takes_a_steady_number_of_segments() {
+    let mut cleaned = Cleaned::new(Retention { age_ms_max: u64::MAX, ..RETENTION });
+    cleaned.commit(&created(group(1), "49", &[]));
+    let mut most = 0;
+    for round in 0..60 {
+        fill(&mut cleaned, 2 + round * 300, 300);
+        cleaned.settle();
+        let count = cleaned.rig.writer.end().segment - cleaned.rig.writer.first() + 1;
+        // What lives: 1,024 operations, about 90 KiB; the rest is dead at most half of the whole, and a segment more.
+        most = most.max(count);
+    }
+    assert!(most <= 6, "{most} segments");
+    assert!(cleaned.rig.writer.first() > 30, "{}", cleaned.rig.writer.first());
+    assert!(cleaned.rig.indexer.dropped_entries() > 17_000);
+}
+
+#[test]
+fn groups_that_come_and_go_leave_nothing_behind_once_everybody_has_read_the_end() {
+    let mut cleaned = Cleaned::new(RETENTION);
+    for number in 1..3_000_u64 {
+        let mut id = [7; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        let id = GroupId::from_bytes(id).unwrap();
+        cleaned.commit(&created(id, "49", &["b".to_owned()]));
+        cleaned.commit(&effect(id, 2, 2, "49", Event::Dissolved));
+        // Every other time one of the two never comes back: then age does it.
+        let readers = if number % 2 == 0 { vec!["49", "b"] } else { vec!["49"] };
+        let mark = |name: &&str| Mark { user: user(name), group: id, received: 2, read: 2 };
+        cleaned.commit(&Change::Marks(readers.iter().map(mark).collect()));
+        cleaned.settle();
+    }
+    cleaned.rig.indexer.flush().unwrap();
+    let tables = |table: u8| cleaned.rig.home.content().keys().filter(|key| key[0] == table).count();
+    // An age of 1,500 changes is 500 groups, half of which wait for it; and a segment more of them.
+    assert!(tables(0x10) < 1_200 && tables(0x30) == tables(0x10), "{} groups are left", tables(0x10));
+    assert!(tables(0x60) < 80 && tables(0x58) < 1_200, "{} and {}", tables(0x60), tables(0x58));
+    let operations = cleaned.rig.indexer.load_operations(&Principal::User(user("49"))).unwrap();
+    assert_eq!(operations.len(), 1024, "they answer all the same");
+}
+
+#[test]
+fn when_space_is_short_less_than_half_is_enough_to_clean() {
+    let mut cleaned = Cleaned::new(Retention { entries_max: 700, bytes_max: u64::MAX, age_ms_max: u64::MAX });
+    cleaned.commit(&created(group(1), "49", &[]));
+    fill(&mut cleaned, 2, 1_000);
+    assert!(!cleaned.cleaner.is_busy(&cleaned.rig.indexer, 0), "more than half of it lives");
+    cleaned.cleaner.handle_space(Space::Short);
+    assert!(cleaned.cleaner.is_busy(&cleaned.rig.indexer, 0));
+}
