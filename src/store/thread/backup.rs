@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::journal::SealedLog;
 use super::{Report, journal, wall_ms};
 use crate::store::care::{Source, check_place, copy_journal};
 use crate::store::directory::Format;
@@ -53,8 +54,8 @@ impl Backups {
         report: Report,
         commits: Sender<journal::Message>,
         stopping: Arc<AtomicBool>,
+        cleaning_held: Arc<AtomicUsize>,
     ) -> Self {
-        let cleaning_held = Arc::new(AtomicUsize::new(0));
         let task = Task { data: None, format, report, commits, stopping, cleaning_held };
         Self { task, busy: Arc::new(AtomicBool::new(false)), thread: Mutex::new(None) }
     }
@@ -109,33 +110,32 @@ impl Task {
             return Err(BackupError::NoSpace(text));
         }
         let _held = Hold::new(&self.cleaning_held);
-        let last = self.seal()?;
+        let SealedLog { first, last } = self.seal()?;
         // What a seal leaves empty is given back, as recovery gives it back; where that is not possible it stays taken.
         let start = Position { segment: last, offset: SEGMENT_HEADER_BYTES };
         release_rest(&disk, start, self.format.segment_bytes);
         let go_on = || !self.stopping.load(Ordering::Relaxed);
         let format = self.format;
-        let source = Source { data, format, last, last_is_open: false, made_at_ms: wall_ms(), go_on: &go_on };
+        let source = Source { data, format, first, last, last_is_open: false, made_at_ms: wall_ms(), go_on: &go_on };
         copy_journal(&source, target, &mut |_| {})
     }
 
-    /// The number of the last segment, sealed behind everything committed so far.
-    fn seal(&self) -> Result<u32, BackupError> {
-        let (sealed, reply) = mpsc::channel();
-        self.commits.send(journal::Message::Roll(sealed)).map_err(|_| BackupError::Stopping)?;
+    /// The segments of the log, sealed behind everything committed so far. Without a spare it is tried again.
+    fn seal(&self) -> Result<SealedLog, BackupError> {
         let until = Instant::now() + SEAL_PATIENCE;
         loop {
-            match reply.recv_timeout(LOOK) {
-                Ok(number) => return Ok(number),
-                Err(RecvTimeoutError::Disconnected) => return Err(BackupError::Stopping),
-                Err(RecvTimeoutError::Timeout) if self.stopping.load(Ordering::Relaxed) => {
-                    return Err(BackupError::Stopping);
-                }
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= until => {
-                    return Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let (sealed, reply) = mpsc::channel();
+            self.commits.send(journal::Message::Seal(sealed)).map_err(|_| BackupError::Stopping)?;
+            if let Some(log) = reply.recv().map_err(|_| BackupError::Stopping)? {
+                return Ok(log);
             }
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(BackupError::Stopping);
+            }
+            if Instant::now() >= until {
+                return Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()));
+            }
+            std::thread::sleep(LOOK);
         }
     }
 }

@@ -31,7 +31,7 @@ impl Waiting {
     }
 
     fn real(directory: &std::path::Path) -> Self {
-        let options = StorageOptions { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES_MIN };
+        let options = StorageOptions { segment_bytes: SEGMENT_BYTES_MIN, ..StorageOptions::new(directory) };
         Self::start(|wake| Storage::start(&options, wake))
     }
 
@@ -106,7 +106,7 @@ fn parts(disk: &SimulatedDisk, home: &MemoryHome) -> Parts<SimulatedDisk> {
     disk.create_directory("").unwrap();
     let random = rand::rngs::StdRng::seed_from_u64(1);
     let segment_bytes = u32::try_from(SEGMENT_BYTES_MIN).unwrap();
-    Parts { disk: disk.clone(), home: Box::new(home.clone()), segment_bytes, random }
+    Parts { disk: disk.clone(), home: Box::new(home.clone()), segment_bytes, random, retention: Retention::default() }
 }
 
 fn fill(storage: &mut Waiting, messages: u64) {
@@ -163,7 +163,7 @@ fn an_index_that_is_deleted_or_garbage_is_made_anew_with_the_same_answers() {
 fn a_second_storage_on_the_same_directory_is_refused_and_harms_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let mut storage = Waiting::real(directory.path());
-    let options = StorageOptions { directory: directory.path().to_owned(), segment_bytes: 0 };
+    let options = StorageOptions { segment_bytes: 0, ..StorageOptions::new(directory.path()) };
     let error = Storage::start(&options, Arc::new(|| {})).unwrap_err();
     assert!(matches!(error, OpenError::Locked { pid: Some(_), .. }), "{error}");
     fill(&mut storage, 3);
@@ -296,8 +296,7 @@ fn figures() {
         println!("an empty sled, opened: {} ms", from.elapsed().as_millis());
         std::fs::remove_dir_all(directory.path().join("empty")).unwrap();
     }
-    let options =
-        StorageOptions { directory: directory.path().to_owned(), segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT };
+    let options = StorageOptions::new(directory.path());
     let from = Instant::now();
     let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
     println!("first start {} ms", from.elapsed().as_millis());
