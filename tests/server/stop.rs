@@ -2,7 +2,6 @@
 
 use roundtable::client::Event;
 use roundtable::net::{Server, ServerOptions};
-use roundtable::store::Retention;
 
 use crate::support::{Running, next, user};
 

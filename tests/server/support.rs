@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use roundtable::client::{Client, ConnectOptions, Event};
 use roundtable::ids::{Role, UserId};
 use roundtable::net::{Server, ServerOptions, Stopper};
-use roundtable::store::Retention;
 use roundtable::token::{Grant, LocalKey, mint};
 
 /// How long a test waits for what has to come. Only a test that fails waits so long.

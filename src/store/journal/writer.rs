@@ -154,20 +154,16 @@ impl<D: Disk> Writer<D> {
         })
     }
 
-    /// Marks the current segment, and goes on in the next one: nothing is written to it any more.
-    pub(crate) fn seal(&mut self, now: Now) -> Result<(), DiskError> {
-        self.mark(now)?;
-        self.guarded(|writer| writer.roll(now))
-    }
-
     /// Whether a marker is due.
     pub(crate) fn needs_mark(&self) -> bool {
         !self.marked && self.poisoned.is_none()
     }
 
     /// Ends the segment here and goes on in the next one; gives the number of the one that was ended. A segment without
-    /// packets is not ended: then it is the one before.
+    /// packets is not ended: then it is the one before. A marker comes first: in a backup the ended segment is the last
+    /// one, and without a successor nothing else says that all of it was synced.
     pub(crate) fn seal(&mut self, now: Now) -> Result<u32, DiskError> {
+        self.mark(now)?;
         self.guarded(|writer| {
             if writer.tail.offset > SEGMENT_HEADER_BYTES {
                 writer.roll(now)?;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::journal::SealedLog;
-use super::{Report, journal, wall_ms};
+use super::journal::{self, SealedLog};
+use super::{CleaningHold, Report, wall_ms};
 use crate::store::care::{Source, check_place, copy_journal};
 use crate::store::directory::Format;
 use crate::store::disk::Disk;
@@ -109,8 +109,11 @@ impl Task {
             let text = format!("the disk of the data directory has {free} bytes left, and {needed} are needed");
             return Err(BackupError::NoSpace(text));
         }
-        let _held = Hold::new(&self.cleaning_held);
+        let _held = CleaningHold::new(&self.cleaning_held, &self.commits);
         let SealedLog { first, last } = self.seal()?;
+        if last < first {
+            return Err(BackupError::Place("nothing was ever written: there is nothing to back up".to_owned()));
+        }
         // What a seal leaves empty is given back, as recovery gives it back; where that is not possible it stays taken.
         let start = Position { segment: last, offset: SEGMENT_HEADER_BYTES };
         release_rest(&disk, start, self.format.segment_bytes);
@@ -120,38 +123,21 @@ impl Task {
         copy_journal(&source, target, &mut |_| {})
     }
 
-    /// The segments of the log, sealed behind everything committed so far. Without a spare it is tried again.
+    /// The segments that are sealed behind everything committed so far.
     fn seal(&self) -> Result<SealedLog, BackupError> {
         let until = Instant::now() + SEAL_PATIENCE;
-        loop {
+        while Instant::now() < until {
             let (sealed, reply) = mpsc::channel();
             self.commits.send(journal::Message::Seal(sealed)).map_err(|_| BackupError::Stopping)?;
-            if let Some(log) = reply.recv().map_err(|_| BackupError::Stopping)? {
-                return Ok(log);
+            if let Some(sealed) = reply.recv().map_err(|_| BackupError::Stopping)? {
+                return Ok(sealed);
             }
             if self.stopping.load(Ordering::Relaxed) {
                 return Err(BackupError::Stopping);
             }
-            if Instant::now() >= until {
-                return Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()));
-            }
-            std::thread::sleep(LOOK);
+            // Without a spare there is nothing to go on in; the spare thread makes one, unless the disk is full.
+            std::thread::park_timeout(LOOK);
         }
-    }
-}
-
-/// Keeps cleaning from deleting segments while it lives.
-struct Hold(Arc<AtomicUsize>);
-
-impl Hold {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()))
     }
 }

@@ -37,7 +37,8 @@ use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
 use super::{Event, OpenError, Request, Retention};
 use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN};
-pub(crate) use journal::SealedLog;
+#[cfg(test)]
+use journal::SealedLog;
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -77,6 +78,7 @@ pub struct Storage {
     look_ups: Sender<index::Message>,
     events: Receiver<Event>,
     stopping: Arc<AtomicBool>,
+    #[cfg(test)]
     holds: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Result<(), String>>>,
     backups: backup::Backups,
@@ -132,15 +134,14 @@ impl Storage {
 
     /// Keeps every segment where it is for as long as the answer lives. One that is being removed already is before the
     /// beginning that [`Storage::seal`] tells afterwards.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the backup of a running server"))]
+    #[cfg(test)]
     pub(crate) fn hold_cleaning(&self) -> CleaningHold {
-        self.holds.fetch_add(1, Ordering::SeqCst);
-        CleaningHold { holds: self.holds.clone(), journal: self.commits.clone() }
+        CleaningHold::new(&self.holds, &self.commits)
     }
 
     /// Ends the segment that is being written; the answer tells which segments will not change any more. What was
     /// acknowledged before is in them. Nothing if there is no room for another segment.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the backup of a running server"))]
+    #[cfg(test)]
     pub(crate) fn seal(&self) -> Receiver<Option<SealedLog>> {
         let (reply, answer) = mpsc::channel();
         // A thread that is gone drops the sender: then there is no answer.
@@ -172,6 +173,13 @@ impl Storage {
 pub(crate) struct CleaningHold {
     holds: Arc<AtomicUsize>,
     journal: Sender<journal::Message>,
+}
+
+impl CleaningHold {
+    fn new(holds: &Arc<AtomicUsize>, journal: &Sender<journal::Message>) -> Self {
+        holds.fetch_add(1, Ordering::SeqCst);
+        Self { holds: holds.clone(), journal: journal.clone() }
+    }
 }
 
 impl Drop for CleaningHold {
@@ -288,7 +296,17 @@ impl<D: Disk> Parts<D> {
             }),
         );
         let backups = backup::Backups::new(format, backup_report, commits.clone(), stopping.clone(), holds.clone());
-        Storage { commits, look_ups, events, stopping, holds, threads, backups, lock: None }
+        Storage {
+            commits,
+            look_ups,
+            events,
+            stopping,
+            #[cfg(test)]
+            holds,
+            threads,
+            backups,
+            lock: None,
+        }
     }
 
     /// Reads what the directory is, or makes it.
