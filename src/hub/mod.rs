@@ -259,10 +259,9 @@ impl Hub {
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
             Event::FloorsMoved { floors } => self.raise_floors(&floors),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // Never asked for by the hub: for those who embed storage, and for its care.
-            Event::GroupsScanned { .. } => {}
-            // Whoever drives the hub stops the process; nothing that is pending is ever released.
-            Event::Failed { .. } => {}
+            // A scan is never asked for by the hub: it is for those who embed storage, and for its care. After a failure
+            // whoever drives the hub stops the process; nothing that is pending is ever released.
+            Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();
     }
