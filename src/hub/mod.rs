@@ -280,8 +280,8 @@ impl Hub {
             Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::FloorsMoved { floors } => self.raise_floors(&floors),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
-            // is pending is ever released.
+            // A scan is never asked for by the hub: it is for those who embed storage, and for its care. After a failure
+            // whoever drives the hub stops the process; nothing that is pending is ever released.
             Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();

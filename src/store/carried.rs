@@ -334,7 +334,7 @@ impl Touched {
         match carried {
             Carried::Record(state) => {
                 let group = state.record.group;
-                !touched(&self.records, group) && !(state.record.dissolved && touched(&self.marks, group))
+                !(touched(&self.records, group) || state.record.dissolved && touched(&self.marks, group))
             }
             Carried::Memberships { group, .. } => !touched(&self.records, *group) && !touched(&self.marks, *group),
             Carried::Operations(_)

@@ -143,7 +143,7 @@ impl<D: Disk> Indexer<D> {
                 }
                 self.plan_entry(draft, group, entry, written_ms)?;
             }
-            Content::Marks(marks) => self.plan_marks(draft, marks)?,
+            Content::Marks(marks) | Content::Carried(Carried::Marks(marks)) => self.plan_marks(draft, marks)?,
             Content::Carried(Carried::Record(state)) => {
                 let group = state.record.group;
                 self.plan_told_floor(draft, group, state.floor)?;
@@ -169,7 +169,6 @@ impl<D: Disk> Indexer<D> {
                     self.plan_told_floor(draft, group, floor)?;
                 }
             }
-            Content::Carried(Carried::Marks(marks)) => self.plan_marks(draft, marks)?,
             Content::Carried(Carried::LogStart { .. }) | Content::Watermark(_) => {}
         }
         Ok(())
@@ -299,13 +298,12 @@ impl<D: Disk> Indexer<D> {
         lsn: u64,
         operation: Operation,
     ) -> Result<(), FoldError> {
-        let oldest = match draft.windows.get(principal) {
-            Some(oldest) => *oldest,
-            None => {
-                let oldest = self.oldest_operation(principal)?;
-                draft.windows.insert(principal.clone(), oldest);
-                oldest
-            }
+        let oldest = if let Some(oldest) = draft.windows.get(principal) {
+            *oldest
+        } else {
+            let oldest = self.oldest_operation(principal)?;
+            draft.windows.insert(principal.clone(), oldest);
+            oldest
         };
         if oldest.is_some_and(|oldest| oldest <= lsn) {
             draft.bytes += 160;

@@ -280,6 +280,46 @@ fn credit_stops_on_a_full_disk_and_grows_again_with_space() {
     });
 }
 
+fn stat(storage: &mut Waiting, name: &str) -> u64 {
+    storage.storage.submit(Request::ReadStats { read: ReadId(7) });
+    storage.wait(|event| match event {
+        Event::StatsRead { stats, .. } => stats.iter().find(|(found, _)| found == name).map(|(_, value)| *value),
+        Event::Failed { message } => panic!("{message}"),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_threads_clean_what_retention_lets_go_and_a_hold_keeps_every_segment() {
+    let disk = SimulatedDisk::new();
+    let home = MemoryHome::default();
+    let retention = Retention { entries_max: 20, ..Retention::default() };
+    let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &home) }.start(wake));
+    let members = vec![user("alice")];
+    storage.commit(effect(group(1), 1, 1, "alice", GroupEvent::Created { title: "t".into(), members }));
+    let hold = storage.storage.hold_cleaning();
+    let body: Arc<[u8]> = vec![7; 60_000].into();
+    for seq in 2..=400 {
+        let event = GroupEvent::Message { body: body.clone() };
+        let ticket = storage.commit(effect(group(1), seq, 1, "alice", event));
+        storage.wait_durable(ticket);
+    }
+    let sealed = storage.storage.seal().recv().unwrap().expect("there is a spare");
+    assert!(sealed.first == 1 && sealed.last >= 5, "{sealed:?}");
+    assert!(disk.exists("journal/00000001.seg").unwrap());
+    assert_eq!(stat(&mut storage, "journal_cleaned_segment_count"), 0);
+    drop(hold);
+    while stat(&mut storage, "journal_cleaned_segment_count") < 4 {}
+    assert!(!disk.exists("journal/00000001.seg").unwrap());
+    let before = storage.answers();
+    assert!(before.contains("head: 400, floor: 3"), "{}", &before[..300]);
+    drop(storage);
+    disk.crash(|_| false);
+    let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &MemoryHome::default()) }.start(wake));
+    let after = storage.answers();
+    assert!(after.contains("head: 400, floor: 3"), "{}", &after[..300]);
+}
+
 /// Figures for `docs/durability.md`: `cargo test --release --lib figures -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures, by hand"]
