@@ -81,10 +81,8 @@ pub use pages::{Groups, GroupsOf};
 
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, Principal, UserId};
-use crate::limits::{CACHE_BYTES_MAX, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LIST_GROUPS_MAX, SEGMENT_BYTES_DEFAULT};
-use crate::store::{
-    Change, Damaged, Event, GroupState, GroupSummary, Mark, OpenError, Request, Retention, Storage, StorageOptions,
-};
+use crate::limits::{CACHE_BYTES_MAX, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, SEGMENT_BYTES_DEFAULT};
+use crate::store::{Change, Damaged, Event, GroupState, Mark, OpenError, Request, Retention, Storage, StorageOptions};
 use cache::{Cache, Loaded};
 use group::{Durable, Group};
 use operations::Window;
@@ -338,35 +336,18 @@ impl Engine {
         Groups::new(self.clone())
     }
 
-    /// The marks of all members of a group, in the order of joining: one look-up a member.
+    /// The marks of all members of a group, in the order of joining.
     ///
     /// Errors: `NotFound`, `Damaged`, `Failed`, `Closed`.
     pub fn readers(&self, group: GroupId) -> Result<Vec<Reader>, EngineError> {
-        let (durable, _) = self.shared().durable(group)?;
+        self.shared().durable(group)?;
         let port = &self.shared().port;
-        let mut readers = Vec::with_capacity(durable.record.members.len());
-        for members in durable.record.members.chunks(LIST_GROUPS_MAX) {
-            let after = before(group);
-            let asked = members.iter().map(|member| {
-                let user = member.user.clone();
-                port.begin_read(|read| Request::ListGroups { read, user, after, count_max: 1 })
-            });
-            // All are asked before the first is waited for.
-            let asked: Vec<_> = asked.collect();
-            for (member, waiter) in members.iter().zip(asked) {
-                let Event::GroupsListed { groups, .. } = waiter?.wait()? else {
-                    unreachable!("a list is answered by a list")
-                };
-                // Who has left since the record was taken is a reader of nothing any more.
-                let summary = groups.into_iter().find(|summary| summary.group == group);
-                readers.extend(summary.map(|GroupSummary { received, read, .. }| {
-                    let user = member.user.clone();
-                    Reader { user, received, read }
-                }));
-            }
-        }
+        let Event::MarksRead { marks, .. } = port.ask(|read| Request::ReadMarks { read, group })? else {
+            unreachable!("marks are answered by marks")
+        };
         port.settle()?;
-        Ok(readers)
+        let marks = marks.map_err(|Damaged| EngineError::Damaged)?;
+        Ok(marks.into_iter().map(|Mark { user, received, read, .. }| Reader { user, received, read }).collect())
     }
 
     /// Counters and gauges of the engine and of its storage, by name with unit. More may be added, none is renamed.

@@ -18,7 +18,7 @@ use super::event::Event;
 use super::retry::may_reconnect;
 use super::session::{RequestId, Session};
 use crate::ids::{GroupId, UserId};
-use crate::wire::{ErrorBody, FrameCaps, FrameError, GroupSeq, Hello, Mark, Reply, Request};
+use crate::wire::{ErrorBody, ErrorCode, FrameCaps, FrameError, GroupSeq, Hello, Mark, Reply, Request};
 
 /// Marks in one frame when they are all said again: 40 bytes each, far below what a frame may have.
 const MARKS_PER_FRAME: usize = 2_000;
@@ -99,8 +99,13 @@ impl Conversation {
         &self.standing
     }
 
-    /// Introduces itself with another token from the next connection on.
+    /// Introduces itself with another token from the next connection on. Who was turned away because the last one had
+    /// ended may come back with it.
     pub fn set_token(&mut self, token: String) {
+        let expired = ErrorCode::TokenExpired.number();
+        if matches!(&self.standing, Standing::Over(reason) if reason.code == expired) {
+            self.standing = Standing::Down;
+        }
         if let Some(hello) = &mut self.hello {
             hello.token = token;
         }
@@ -128,7 +133,7 @@ impl Conversation {
             _ => Standing::Down,
         };
         let before = std::mem::replace(&mut self.standing, standing);
-        if before == Standing::Up {
+        if before == Standing::Up && self.standing == Standing::Down {
             self.session.tell(Event::Interrupted { reason: reason.clone() });
         }
         reason

@@ -3,7 +3,7 @@
 use super::*;
 use crate::group::{Entry, Event as LogEvent};
 use crate::ids::{DeviceId, OperationId, Role};
-use crate::wire::{Attach, Changed, Created, Deframer, ErrorCode, GroupPacket, Kind, Limits, LogEntry, Push, Welcome};
+use crate::wire::{Attach, Changed, Created, Deframer, GroupPacket, Kind, Limits, LogEntry, Push, Welcome};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -261,7 +261,7 @@ fn signals_are_not_said_again() {
     let mut bench = Bench::new();
     let signal = Request::Signal { group: group(1), body: [1].as_slice().into() };
     bench.conversation.say_once(&signal, None).unwrap();
-    assert_eq!(bench.said(), [signal.clone()]);
+    assert_eq!(bench.said(), std::slice::from_ref(&signal));
     bench.conversation.handle_disconnected();
     bench.conversation.say_once(&signal, None).unwrap();
     bench.connect();
@@ -313,6 +313,8 @@ fn why_a_connection_ended_says_whether_to_come_back() {
     bench.reply(id, &Reply::Error(ErrorBody::new(ErrorCode::TokenExpired, 0, "")));
     bench.conversation.handle_disconnected();
     assert!(matches!(bench.conversation.standing(), Standing::Over(reason) if reason.name() == "TOKEN_EXPIRED"));
+    bench.conversation.set_token("another".to_owned());
+    assert_eq!(*bench.conversation.standing(), Standing::Down, "with another token it may come back");
 }
 
 #[test]

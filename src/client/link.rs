@@ -37,7 +37,7 @@ pub(super) enum Turn {
 }
 
 /// Why a link is of no more use.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Broken {
     /// The connection ended.
     Closed,

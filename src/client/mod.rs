@@ -43,6 +43,8 @@ mod error;
 mod event;
 mod groups;
 mod link;
+#[cfg(test)]
+mod lives;
 mod retry;
 mod session;
 mod tracked;

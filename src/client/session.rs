@@ -460,7 +460,3 @@ impl Session {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "life_tests.rs"]
-mod lives;

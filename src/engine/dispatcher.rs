@@ -52,6 +52,7 @@ fn handle(shared: &Shared, event: Event) {
 fn read_id(event: &Event) -> Option<ReadId> {
     match event {
         Event::UserLoaded { read, .. }
+        | Event::MarksRead { read, .. }
         | Event::GroupsListed { read, .. }
         | Event::GroupsScanned { read, .. }
         | Event::EntriesRead { read, .. }

@@ -185,11 +185,6 @@ impl Port {
 
     /// Asks storage something, and waits for the answer.
     pub(super) fn ask(&self, request: impl FnOnce(ReadId) -> Request) -> Outcome<Event> {
-        self.begin_read(request)?.wait()
-    }
-
-    /// Asks storage something.
-    pub(super) fn begin_read(&self, request: impl FnOnce(ReadId) -> Request) -> Outcome<Waiter<Event>> {
         let mut state = self.state();
         state.check()?;
         state.read_count += 1;
@@ -197,7 +192,8 @@ impl Port {
         let waiter = Slot::new();
         state.reads.insert(read, waiter.clone());
         state.submit(request(read));
-        Ok(waiter)
+        drop(state);
+        waiter.wait()
     }
 
     /// Has a group loaded, once for all who ask. Called with its shard locked, and waited for without.

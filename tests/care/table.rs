@@ -198,7 +198,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind {
         name: "no journal at all",
         damage: |data| fs::remove_dir_all(data.join("journal")).expect("removed"),
-        named: "journal/00000001.seg",
+        named: "journal/",
         serve: Serve::Refuses,
         loses: true,
     },

@@ -33,6 +33,12 @@ pub(crate) const COMMANDS: &[&str] = &[
     "stats",
     "connections",
     "kick",
+    "verify",
+    "repair",
+    "backup",
+    "restore",
+    "export",
+    "import",
     "completions",
     "man",
 ];

@@ -105,6 +105,8 @@ pub(crate) struct Ledger {
     established: BTreeMap<GroupId, Vec<Entry>>,
     /// Whose each entry is.
     makers: BTreeMap<(GroupId, u64), OperationId>,
+    /// Entries that several who were told of them could have made: one added a member, another found it added.
+    contested: BTreeSet<(GroupId, u64)>,
     marks: BTreeMap<(GroupId, UserId), u64>,
 }
 
@@ -183,18 +185,22 @@ impl Ledger {
             let free = !self.makers.contains_key(&place);
             if made && free {
                 self.makers.insert(place, *id);
+            } else if made && nothing {
+                self.contested.insert(place);
             } else if !nothing {
                 losses.push(format!("{place:?} does not say what was acknowledged: {operation:?}"));
             }
         }
     }
 
-    /// Whether an operation is known to have made an entry: then saying it again repeats its answer.
+    /// Whether an operation is known to have made an entry, and no other could have: then saying it again repeats its
+    /// answer.
     pub(crate) fn is_effective(&self, id: OperationId) -> bool {
         let Some(Outcome::Acknowledged(answer)) = self.operations.get(&id).map(|operation| operation.outcome) else {
             return false;
         };
-        self.makers.get(&(answer.group, answer.seq)) == Some(&id)
+        let place = (answer.group, answer.seq);
+        self.makers.get(&place) == Some(&id) && !self.contested.contains(&place)
     }
 
     /// What was read is what must be there from now on.

@@ -5,6 +5,7 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod reconnect;
 mod roles;
 mod stop;
 mod support;

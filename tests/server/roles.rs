@@ -139,7 +139,7 @@ fn ask(server: &Running, scene: &Scene, column: &str, asked: Kind) -> String {
     stream.write_all(&bytes).unwrap();
     let is_answered = !matches!(asked, Kind::Signal | Kind::Acknowledge);
     let mut deframer = Deframer::default();
-    let mut scratch = [0; 64 * 1024];
+    let mut scratch = vec![0; 64 * 1024];
     loop {
         let count = stream.read(&mut scratch).unwrap();
         assert!(count > 0, "{column} {asked:?}: closed without an answer");
@@ -220,7 +220,7 @@ fn one_answer(server: &Running, name: &str, role: Role, request: &Request, for_u
     request.encode_frame_as(&mut bytes, 2, for_user);
     stream.write_all(&bytes).unwrap();
     let mut deframer = Deframer::default();
-    let mut scratch = [0; 64 * 1024];
+    let mut scratch = vec![0; 64 * 1024];
     loop {
         let count = stream.read(&mut scratch).unwrap();
         assert!(count > 0, "closed without an answer");

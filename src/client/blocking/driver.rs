@@ -120,6 +120,8 @@ impl Driver {
             match self.conversation.poll_event()? {
                 // Taken care of.
                 Event::AuthenticateSoon { .. } if self.options.token_source.is_some() => {}
+                // Where nothing is tried again, the end is told as the error that it is.
+                Event::Interrupted { .. } if !self.options.retry.retries() => {}
                 event => return Some(event),
             }
         }
@@ -175,6 +177,10 @@ impl Driver {
         manner: Manner,
         began: Instant,
     ) -> Result<Reply, ClientError> {
+        if let Some(outage) = &mut self.outage {
+            // However long there has been no connection: this call has a time of its own.
+            outage.since = Instant::now();
+        }
         self.await_answer(call, manner, began).map_err(|error| {
             // A change that was never put on any connection has surely not happened.
             let operation = operation.filter(|_| self.conversation.was_said(call));
@@ -252,6 +258,7 @@ impl Driver {
         if self.link.is_none() {
             return self.reconnect(deadline);
         }
+        self.renew_token()?;
         // Before the welcome there is no heartbeat that would notice a server that says nothing.
         let greeted_by = self.connected.checked_add(self.options.timeout);
         let greeted_by = greeted_by.filter(|_| *self.conversation.standing() == Standing::Greeting);
@@ -269,7 +276,6 @@ impl Driver {
     ) -> Result<Turn, ClientError> {
         if *self.conversation.standing() == Standing::Up {
             self.outage = None;
-            self.renew_token()?;
         } else if greeted_by.is_some_and(|by| Instant::now() >= by) {
             self.handle_broken(Broken::Closed)?;
         }
@@ -329,11 +335,12 @@ impl Driver {
         if self.outage.is_none() {
             self.postpone(None);
         }
-        let Some(outage) = &mut self.outage else { unreachable!("it was just made") };
-        if outage.since.elapsed() >= Duration::from_millis(self.options.retry.total_ms) {
-            let server = self.options.server.clone();
-            return Err(match outage.error.take() {
-                Some(error) => ClientError::Connect { server, error },
+        let Some(outage) = &self.outage else { unreachable!("it was just made") };
+        if outage.since.elapsed() >= self.retry_total() {
+            // Whoever asks next has a time of its own.
+            let error = self.outage.take().and_then(|outage| outage.error);
+            return Err(match error {
+                Some(error) => ClientError::Connect { server: self.options.server.clone(), error },
                 None => ClientError::Closed { reason: self.reason.clone() },
             });
         }

@@ -55,7 +55,7 @@ impl Client {
         members: &[UserId],
     ) -> Result<Created, ClientError> {
         let request = Request::Create { operation, title: title.into(), members: members.to_vec() };
-        match self.ask(request, Some(operation), Manner::Persistent)? {
+        match self.ask(&request, Some(operation), Manner::Persistent)? {
             Reply::Created(created) => Ok(created),
             other => Err(unexpected(&other)),
         }
@@ -74,7 +74,7 @@ impl Client {
         group: GroupId,
         members: &[UserId],
     ) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Add { operation, group, members: members.to_vec() })
+        self.change(operation, &Request::Add { operation, group, members: members.to_vec() })
     }
 
     /// Removes members; those who are none are ignored. The owner may; removing oneself alone is leaving.
@@ -89,7 +89,7 @@ impl Client {
         group: GroupId,
         members: &[UserId],
     ) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Remove { operation, group, members: members.to_vec() })
+        self.change(operation, &Request::Remove { operation, group, members: members.to_vec() })
     }
 
     /// Leaves a group. When the owner leaves, the longest-standing member becomes owner; when the last member leaves,
@@ -100,7 +100,7 @@ impl Client {
 
     /// The same with an operation id.
     pub fn leave_with(&mut self, operation: OperationId, group: GroupId) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Leave { operation, group })
+        self.change(operation, &Request::Leave { operation, group })
     }
 
     /// Gives a group another title: at most 256 bytes, may be empty. The owner may.
@@ -110,7 +110,7 @@ impl Client {
 
     /// The same with an operation id.
     pub fn rename_with(&mut self, operation: OperationId, group: GroupId, title: &str) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Rename { operation, group, title: title.into() })
+        self.change(operation, &Request::Rename { operation, group, title: title.into() })
     }
 
     /// Makes another member the owner. The owner may.
@@ -125,7 +125,7 @@ impl Client {
         group: GroupId,
         owner: &UserId,
     ) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Transfer { operation, group, owner: owner.clone() })
+        self.change(operation, &Request::Transfer { operation, group, owner: owner.clone() })
     }
 
     /// Ends a group. The owner may.
@@ -135,7 +135,7 @@ impl Client {
 
     /// The same with an operation id.
     pub fn dissolve_with(&mut self, operation: OperationId, group: GroupId) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Dissolve { operation, group })
+        self.change(operation, &Request::Dissolve { operation, group })
     }
 
     /// Sends a message to all members. `body`: at most 64 KiB, opaque to the server. Returns its seq, once durable.
@@ -150,7 +150,7 @@ impl Client {
         group: GroupId,
         body: impl AsRef<[u8]>,
     ) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Send { operation, group, body: body.as_ref().into() })
+        self.change(operation, &Request::Send { operation, group, body: body.as_ref().into() })
     }
 
     /// Sends a message to some members, all of whom have to be; the others see that a seq was used, and nothing more.
@@ -166,10 +166,10 @@ impl Client {
         to: &[UserId],
         body: impl AsRef<[u8]>,
     ) -> Result<Changed, ClientError> {
-        self.change(operation, Request::Whisper { operation, group, to: to.to_vec(), body: body.as_ref().into() })
+        self.change(operation, &Request::Whisper { operation, group, to: to.to_vec(), body: body.as_ref().into() })
     }
 
-    fn change(&mut self, operation: OperationId, request: Request) -> Result<Changed, ClientError> {
+    fn change(&mut self, operation: OperationId, request: &Request) -> Result<Changed, ClientError> {
         match self.ask(request, Some(operation), Manner::Persistent)? {
             Reply::Changed(_, changed) => Ok(changed),
             other => Err(unexpected(&other)),
@@ -177,7 +177,7 @@ impl Client {
     }
 
     /// Asks until there is an answer, a refusal that waiting does not help against, or no more time.
-    fn ask(&mut self, request: Request, operation: Option<OperationId>, manner: Manner) -> Result<Reply, ClientError> {
+    fn ask(&mut self, request: &Request, operation: Option<OperationId>, manner: Manner) -> Result<Reply, ClientError> {
         let (began, mut full) = (Instant::now(), Backoff::default());
         loop {
             match self.driver.ask(request.clone(), self.acting.clone(), operation, manner, began) {
@@ -190,7 +190,7 @@ impl Client {
         }
     }
 
-    fn read(&mut self, request: Request) -> Result<Reply, ClientError> {
+    fn read(&mut self, request: &Request) -> Result<Reply, ClientError> {
         self.ask(request, None, Manner::Persistent)
     }
 }
@@ -204,7 +204,7 @@ impl Client {
 
     /// The record of a group if its version is above `version`; else [`GroupShown::Unchanged`].
     pub fn group_if_newer(&mut self, group: GroupId, version: u64) -> Result<GroupShown, ClientError> {
-        match self.read(Request::GetGroup { group, newer_than: version })? {
+        match self.read(&Request::GetGroup { group, newer_than: version })? {
             Reply::GroupShown(shown) => Ok(shown),
             other => Err(unexpected(&other)),
         }
@@ -216,7 +216,7 @@ impl Client {
         let mut all: Vec<GroupSummary> = Vec::new();
         loop {
             let after = all.last().map(|summary| summary.group);
-            match self.read(Request::ListGroups { after, count_max: 0 })? {
+            match self.read(&Request::ListGroups { after, count_max: 0 })? {
                 Reply::GroupsListed { more, groups } => {
                     let done = !more || groups.is_empty();
                     all.extend(groups);
@@ -232,7 +232,7 @@ impl Client {
     /// One page of a group's log, from a seq (the first is 1), at most `limit` entries; 0 for the server's limit.
     pub fn history(&mut self, group: GroupId, from: u64, limit: u32) -> Result<HistoryPart, ClientError> {
         let groups = vec![GroupSeq { group, seq: from }];
-        match self.read(Request::History(HistoryRequest { groups, entries_max: limit, bytes_max: 0 }))? {
+        match self.read(&Request::History(HistoryRequest { groups, entries_max: limit, bytes_max: 0 }))? {
             Reply::HistoryPage { mut groups } => match groups.pop() {
                 Some(GroupHistory { outcome: HistoryOutcome::Entries { head, floor, entries }, .. }) => {
                     Ok(HistoryPart { head, floor, entries })
@@ -247,7 +247,7 @@ impl Client {
     /// How far the members of a group have received and read it, in the order of joining; with `seq` above 0 only
     /// those whose mark has reached it.
     pub fn readers(&mut self, group: GroupId, seq: u64) -> Result<Vec<UserMarks>, ClientError> {
-        match self.read(Request::Readers { group, seq })? {
+        match self.read(&Request::Readers { group, seq })? {
             Reply::ReadersListed { readers, .. } => Ok(readers),
             other => Err(unexpected(&other)),
         }
@@ -279,7 +279,7 @@ impl Client {
 impl Client {
     /// Counters and gauges of the server.
     pub fn stats(&mut self) -> Result<Vec<Stat>, ClientError> {
-        match self.read(Request::Stats)? {
+        match self.read(&Request::Stats)? {
             Reply::StatsListed { stats } => Ok(stats),
             other => Err(unexpected(&other)),
         }
@@ -290,7 +290,7 @@ impl Client {
         let mut all: Vec<ConnectionRow> = Vec::new();
         loop {
             let after = all.last().map_or(0, |row| row.connection);
-            match self.read(Request::Connections { after, count_max: 0 })? {
+            match self.read(&Request::Connections { after, count_max: 0 })? {
                 Reply::ConnectionsListed { more, connections } => {
                     let done = !more || connections.is_empty();
                     all.extend(connections);
@@ -305,7 +305,7 @@ impl Client {
 
     /// Closes the connections of a user; says how many there were.
     pub fn kick(&mut self, user: &UserId) -> Result<u32, ClientError> {
-        match self.read(Request::Kick { user: user.clone() })? {
+        match self.read(&Request::Kick { user: user.clone() })? {
             Reply::KickDone { connections } => Ok(connections),
             other => Err(unexpected(&other)),
         }
@@ -314,7 +314,7 @@ impl Client {
     /// Makes a backup into a directory on the server's machine; gives files and bytes. Takes as long as it takes, and
     /// is not tried again: what is there after a broken connection has to be looked at.
     pub fn backup(&mut self, path: &str) -> Result<(u64, u64), ClientError> {
-        match self.ask(Request::Backup { path: path.to_owned() }, None, Manner::Patient)? {
+        match self.ask(&Request::Backup { path: path.to_owned() }, None, Manner::Patient)? {
             Reply::BackupDone { files, bytes } => Ok((files, bytes)),
             other => Err(unexpected(&other)),
         }

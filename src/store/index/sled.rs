@@ -19,6 +19,8 @@ const SLED_SEGMENT_BYTES: usize = 2 << 20;
 /// must not grow by more than half a segment between two syncs.
 const CHECKPOINT_BYTES: usize = SLED_SEGMENT_BYTES / 2 / 6;
 const _: () = assert!(super::BATCH_BYTES_MAX <= CHECKPOINT_BYTES);
+/// Pages that sled keeps in memory, as it counts them. Its default is 1 GiB, which a pass over a million groups fills.
+const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// How long opening may take: 1 million records take 2.4 s.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
 /// How often opening is tried while the lock of a database just dropped lingers, and how long between two tries.
@@ -82,6 +84,7 @@ fn open(directory: &Path) -> Result<SledIndex, IndexError> {
     fs::create_dir_all(directory).map_err(broken)?;
     remove_unfinished_snapshots(directory)?;
     let config = sled::Config::new().path(directory).segment_size(SLED_SEGMENT_BYTES).flush_every_ms(None);
+    let config = config.cache_capacity(SLED_CACHE_BYTES);
     let mut tries = 0;
     let database = loop {
         match config.open() {

@@ -9,10 +9,14 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::*;
+use super::groups::ends_membership;
+use super::{Event, Session};
 use crate::group::{Entry, Event as LogEvent, Member, Record, Succession};
-use crate::ids::{DeviceId, Role, UserId};
-use crate::wire::{GroupHistory, GroupPacket, GroupShown, HistoryOutcome, Limits, LogEntry, Mark};
+use crate::ids::{DeviceId, GroupId, Role, UserId};
+use crate::wire::{
+    Attach, Deframer, ErrorBody, ErrorCode, FrameCaps, GroupHistory, GroupPacket, GroupSeq, GroupShown, Hello,
+    HistoryOutcome, Kind, Limits, LogEntry, Mark, Push, Reply, Request, Welcome,
+};
 
 const GROUPS: u8 = 3;
 const STEPS: usize = 300;
@@ -102,22 +106,19 @@ impl Server {
         let Some(kept) = self.groups.get_mut(&id) else { return };
         let seq = kept.head() + 1;
         let before = kept.joined();
-        let entry = match event {
-            Some(event) => {
-                let version = if event.changes_record() { seq } else { kept.record.version };
-                let entry = Entry { seq, version, at_ms: 0, sender: kept.record.owner.clone(), by: None, event };
-                kept.record.apply(&entry);
-                match &entry.event {
-                    LogEvent::Whisper { .. } => LogEntry::Hidden { seq, version },
-                    _ => LogEntry::Shown(entry),
-                }
+        let entry = if let Some(event) = event {
+            let version = if event.changes_record() { seq } else { kept.record.version };
+            let entry = Entry { seq, version, at_ms: 0, sender: kept.record.owner.clone(), by: None, event };
+            kept.record.apply(&entry);
+            match &entry.event {
+                LogEvent::Whisper { .. } => LogEntry::Hidden { seq, version },
+                _ => LogEntry::Shown(entry),
             }
-            None => {
-                // A change of a kind that is not known here.
-                kept.record.title = Arc::from(format!("future {seq}"));
-                kept.record.version = seq;
-                LogEntry::Hidden { seq, version: seq }
-            }
+        } else {
+            // A change of a kind that is not known here.
+            kept.record.title = Arc::from(format!("future {seq}"));
+            kept.record.version = seq;
+            LogEntry::Hidden { seq, version: seq }
         };
         kept.log.push(entry.clone());
         match (before, kept.record.has(&me())) {
@@ -311,7 +312,7 @@ impl App {
                 let next = self.next.entry(group).or_insert(entry.seq());
                 assert_eq!(entry.seq(), *next, "ascending, each once, without a gap");
                 *next += 1;
-                if super::super::groups::ends_membership(&entry, Some(&me())) {
+                if ends_membership(&entry, Some(&me())) {
                     self.next.remove(&group);
                 }
             }
