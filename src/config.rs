@@ -7,6 +7,9 @@
 //! segment_mib = 64                   # size of a journal segment of a new data directory
 //! create = "everyone"                # who may make groups: "everyone" or "services"
 //! add = "everyone"                   # who may add members: "everyone" or "services"
+//! retention_entries = 100000         # newest entries of a group's log that are kept
+//! retention_mib = 64                 # newest MiB of a group's log that are kept
+//! retention_days = 30                # age up to which entries are kept
 //! insecure_without_tls = false       # listen beyond this machine although there is no TLS yet
 //! ```
 //!
@@ -18,7 +21,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::ids::Openness;
-use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+use crate::limits::{
+    RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT, RETENTION_ENTRIES_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MIN,
+};
 
 /// The address that a server listens on if nothing else is said.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7400";
@@ -29,6 +35,7 @@ pub const CLUSTER_DEFAULT: &str = "roundtable";
 /// Largest segment that can be asked for, in MiB.
 const SEGMENT_MIB_MAX: u64 = 4096;
 const MIB: u64 = 1024 * 1024;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What may be said about a server; what is `None` was not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -46,6 +53,12 @@ pub struct Settings {
     pub create: Option<Who>,
     /// Who may add members.
     pub add: Option<Who>,
+    /// How many of the newest entries of a group's log are kept.
+    pub retention_entries: Option<u64>,
+    /// How much of the newest of a group's log is kept, in MiB.
+    pub retention_mib: Option<u64>,
+    /// Up to which age entries are kept, in days.
+    pub retention_days: Option<u64>,
     /// Whether an address beyond this machine may be listened on without TLS.
     pub insecure_without_tls: Option<bool>,
 }
@@ -84,6 +97,12 @@ pub struct Config {
     pub create: Openness,
     /// Who may add members.
     pub add: Openness,
+    /// How many of the newest entries of a group's log are kept.
+    pub retention_entries: u64,
+    /// How much of the newest of a group's log is kept, in bytes.
+    pub retention_bytes: u64,
+    /// Up to which age entries are kept, in milliseconds of running time.
+    pub retention_age_ms: u64,
 }
 
 /// What is wrong with a configuration, in one line that says what to do.
@@ -125,6 +144,9 @@ impl Settings {
             segment_mib: self.segment_mib.or(under.segment_mib),
             create: self.create.or(under.create),
             add: self.add.or(under.add),
+            retention_entries: self.retention_entries.or(under.retention_entries),
+            retention_mib: self.retention_mib.or(under.retention_mib),
+            retention_days: self.retention_days.or(under.retention_days),
             insecure_without_tls: self.insecure_without_tls.or(under.insecure_without_tls),
         }
     }
@@ -146,7 +168,26 @@ impl Settings {
         let open_to = |who: Option<Who>| who.map_or(Openness::Everyone, Openness::from);
         let (create, add) = (open_to(self.create), open_to(self.add));
         let data = self.data.unwrap_or_else(|| DATA_DEFAULT.into());
-        Ok(Config { listen, data, cluster, segment_bytes, create, add })
+        Ok(Config {
+            listen,
+            data,
+            cluster,
+            segment_bytes,
+            create,
+            add,
+            retention_entries: at_least_one("retention_entries", self.retention_entries, 1, RETENTION_ENTRIES_DEFAULT)?,
+            retention_bytes: at_least_one("retention_mib", self.retention_mib, MIB, RETENTION_BYTES_DEFAULT)?,
+            retention_age_ms: at_least_one("retention_days", self.retention_days, DAY_MS, RETENTION_AGE_MS_DEFAULT)?,
+        })
+    }
+}
+
+/// A number of units, at least one: the newest entry of a group is kept in any case.
+fn at_least_one(name: &str, said: Option<u64>, unit: u64, default: u64) -> Result<u64, ConfigError> {
+    match said {
+        None => Ok(default),
+        Some(0) => Err(ConfigError(format!("{name} is 0, but must be at least 1"))),
+        Some(count) => Ok(count.saturating_mul(unit)),
     }
 }
 
@@ -207,6 +248,19 @@ mod tests {
         assert!(Settings { insecure_without_tls: Some(false), ..open.clone() }.into_config().is_err());
         assert!(Settings { insecure_without_tls: Some(true), ..open }.into_config().is_ok());
         assert!(Settings { listen: "[::1]:0".parse().ok(), ..Settings::default() }.into_config().is_ok());
+    }
+
+    #[test]
+    fn retention_is_at_least_one_of_each_and_counted_in_its_unit() {
+        let with = |text: &str| Settings::from_toml(text).unwrap().into_config();
+        for key in ["retention_entries", "retention_mib", "retention_days"] {
+            let error = with(&format!("{key} = 0")).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+            assert!(with(&format!("{key} = 1")).is_ok());
+        }
+        let config = with("retention_entries = 7\nretention_mib = 2\nretention_days = 1").unwrap();
+        let kept = (config.retention_entries, config.retention_bytes, config.retention_age_ms);
+        assert_eq!(kept, (7, 2 * MIB, DAY_MS));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub use pages::{Groups, GroupsOf};
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, Principal, UserId};
 use crate::limits::{CACHE_BYTES_MAX, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, SEGMENT_BYTES_DEFAULT};
-use crate::store::{Change, Damaged, Event, GroupState, Mark, OpenError, Request, Storage, StorageOptions};
+use crate::store::{Change, Damaged, Event, GroupState, Mark, OpenError, Request, Retention, Storage, StorageOptions};
 use cache::{Cache, Loaded};
 use group::{Durable, Group};
 use operations::Window;
@@ -105,16 +105,21 @@ pub struct EngineOptions {
     pub cache_bytes_max: usize,
     /// The name under which [`Actor::System`] acts.
     pub system: UserId,
+    /// How much of each log is kept, at least: entries beyond it go when the segment in which they stand is cleaned.
+    /// Records of groups stay until they are dissolved.
+    pub retention: Retention,
 }
 
 impl EngineOptions {
-    /// The defaults: segments of 64 MiB, 256 MiB of cache, `system`.
+    /// The defaults: segments of 64 MiB, 256 MiB of cache, `system`, and of each log 100,000 entries, 64 MiB and 30
+    /// days, whichever is least.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             cache_bytes_max: CACHE_BYTES_MAX,
             system: UserId::new("system").expect("a legal name"),
+            retention: Retention::default(),
         }
     }
 }
@@ -196,7 +201,9 @@ impl Engine {
     /// Errors: `Locked`, `NewerFormat`, `Corrupt`, `CannotOpen`; `Failed` where storage breaks while its index is
     /// brought up to date. Nothing that was acknowledged is gone after any of them.
     pub fn open_with(options: &EngineOptions) -> Result<Self, EngineError> {
-        let storage = StorageOptions { directory: options.directory.clone(), segment_bytes: options.segment_bytes };
+        let EngineOptions { directory, segment_bytes, retention, .. } = options;
+        let storage =
+            StorageOptions { directory: directory.clone(), segment_bytes: *segment_bytes, retention: *retention };
         Self::over(options, |wake| Storage::start(&storage, wake))
     }
 

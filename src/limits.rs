@@ -115,6 +115,17 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024 * 1024;
 pub const PACKET_BYTES_MAX: usize = 1024 * 1024;
 /// Delay after the last batch until a marker packet says that it was synced.
 pub const MARKER_DELAY_MS: u64 = 50;
+/// Entries that the log of a group keeps unless the configuration says otherwise.
+pub const RETENTION_ENTRIES_DEFAULT: u64 = 100_000;
+/// Bytes of the same.
+pub const RETENTION_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// Age of the same, in milliseconds of running time: 30 days.
+pub const RETENTION_AGE_MS_DEFAULT: u64 = 30 * 24 * 60 * 60 * 1000;
+/// Bytes that cleaning writes in one batch of the journal, unless its first packet alone is larger.
+pub const CARRIED_BYTES_PER_BATCH: usize = 256 * 1024;
+/// Packets of the oldest segment that cleaning looks at before look-ups have their turn again.
+pub const CLEANED_PACKETS_PER_TURN: usize = 512;
+
 /// Bytes of journal that the index may be behind before changes have to wait.
 pub const INDEX_BACKLOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use roundtable::config::{Config, Settings};
 use roundtable::net::{Policy, Server, ServerOptions, StartError};
+use roundtable::store::Retention;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -48,6 +49,11 @@ impl Serve {
             cluster: config.cluster,
             segment_bytes: config.segment_bytes,
             policy: Policy { create: config.create, add: config.add },
+            retention: Retention {
+                entries_max: config.retention_entries,
+                bytes_max: config.retention_bytes,
+                age_ms_max: config.retention_age_ms,
+            },
             ..ServerOptions::new(config.listen, config.data)
         };
         let server = Server::start(options).map_err(|error| cannot_start(&error))?;

@@ -5,6 +5,7 @@ use rand::SeedableRng;
 use super::*;
 use crate::ids::OperationId;
 use crate::limits::SEGMENT_BYTES_MIN;
+use crate::store::Retention;
 use crate::store::testing::TestDisk as _;
 use crate::store::testing::{Fault, MemoryHome, Parts, SimulatedDisk};
 
@@ -16,7 +17,13 @@ fn open(disk: &SimulatedDisk, cache_bytes_max: usize) -> Engine {
     disk.create_directory("").unwrap();
     let segment_bytes = u32::try_from(SEGMENT_BYTES_MIN).unwrap();
     let home = Box::new(MemoryHome::default());
-    let parts = Parts { disk: disk.clone(), home, segment_bytes, random: StdRng::seed_from_u64(1) };
+    let parts = Parts {
+        disk: disk.clone(),
+        home,
+        segment_bytes,
+        random: StdRng::seed_from_u64(1),
+        retention: Retention::default(),
+    };
     let options = EngineOptions { cache_bytes_max, ..EngineOptions::new("") };
     Engine::over(&options, |wake| parts.start(wake)).unwrap()
 }

@@ -286,12 +286,22 @@ impl Hub {
             Event::EntriesRead { read, entries } => self.finish_entries(read, entries),
             Event::FeedRead { read, page } => self.finish_feed_page(read, page),
             Event::BackupDone { read, result } => self.finish_backup(read, result),
+            Event::FloorsMoved { floors } => self.raise_floors(&floors),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
-            // The first is never asked for here. After the second, whoever drives the hub stops the process; nothing that
-            // is pending is ever released.
+            // A scan is never asked for by the hub: it is for those who embed storage, and for its care. After a failure
+            // whoever drives the hub stops the process; nothing that is pending is ever released.
             Event::GroupsScanned { .. } | Event::Failed { .. } => {}
         }
         self.settle();
+    }
+
+    /// Logs have let go of their beginnings.
+    fn raise_floors(&mut self, floors: &[(GroupId, u64)]) {
+        for (id, floor) in floors {
+            if let Some(group) = self.groups.get_mut(id).and_then(|slot| slot.group.as_mut()) {
+                group.floor = group.floor.max(*floor);
+            }
+        }
     }
 
     /// The server is about to stop: everybody is told, no more requests are taken, what was begun is finished, and

@@ -24,7 +24,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use crate::hub::Policy;
 use crate::hub::{Authenticator, Hub, Seed};
 use crate::ids::{Identity, TokenError};
-use crate::store::{OpenError, Storage, StorageOptions};
+use crate::store::{OpenError, Retention, Storage, StorageOptions};
 use crate::token::{KeyError, LocalKey, Verifier};
 use listener::Listener;
 use turn::{Clock, Loop};
@@ -48,6 +48,8 @@ pub struct ServerOptions {
     pub segment_bytes: u64,
     /// Who may make groups and add members.
     pub policy: Policy,
+    /// How much of each group's log is kept.
+    pub retention: Retention,
 }
 
 impl ServerOptions {
@@ -55,7 +57,8 @@ impl ServerOptions {
     pub fn new(listen: SocketAddr, data: PathBuf) -> Self {
         let cluster = crate::config::CLUSTER_DEFAULT.to_owned();
         let segment_bytes = crate::limits::SEGMENT_BYTES_DEFAULT;
-        Self { listen, data, cluster, segment_bytes, policy: Policy::default() }
+        let (policy, retention) = (Policy::default(), Retention::default());
+        Self { listen, data, cluster, segment_bytes, policy, retention }
     }
 }
 
@@ -145,7 +148,11 @@ impl Server {
         let poll = Poll::new().map_err(StartError::System)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(StartError::System)?);
         let wake = waker.clone();
-        let storage_options = StorageOptions { directory: options.data.clone(), segment_bytes: options.segment_bytes };
+        let storage_options = StorageOptions {
+            directory: options.data.clone(),
+            segment_bytes: options.segment_bytes,
+            retention: options.retention,
+        };
         let wake_loop = Arc::new(move || {
             // Storage outlives the loop by the time that it takes to stop; then there is nobody to wake.
             let _ = wake.wake();

@@ -10,6 +10,8 @@
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
 mod care;
+mod carried;
+mod cleaner;
 mod directory;
 mod disk;
 mod error;
@@ -18,6 +20,7 @@ mod indexer;
 mod journal;
 mod overlay;
 mod record;
+mod retention;
 mod tables;
 mod thread;
 
@@ -36,6 +39,7 @@ pub use care::{
 };
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
+pub use retention::Retention;
 pub use thread::{Storage, StorageOptions};
 
 use crate::group::{Entry, Record};
@@ -285,6 +289,11 @@ pub enum Event {
         read: ReadId,
         /// What it consists of.
         result: Result<BackupSummary, BackupError>,
+    },
+    /// The logs of these groups have let go of what is below these seqs, durably.
+    FloorsMoved {
+        /// Each with the lowest seq that its log still has.
+        floors: Vec<(GroupId, u64)>,
     },
     /// Counters and gauges.
     StatsRead {

@@ -24,6 +24,8 @@
 //! Marks (kind 0x02, version 1)
 //!   list of: user, group 16 bytes, received u64, read u64
 //! ```
+//!
+//! What cleaning carries forward is specified in `carried.rs`.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
@@ -41,15 +43,18 @@ const _: () = assert!(64 + MARKS_PER_CHANGE_MAX * MARK_BYTES_MAX <= PACKET_BYTES
 pub(crate) fn encode_change(writer: &mut Writer<'_>, change: &Change) {
     match change {
         Change::Effect(effect) => encode_effect(writer, effect),
-        Change::Marks(marks) => {
-            writer.count(marks.len());
-            for mark in marks {
-                writer.user(&mark.user);
-                writer.group(mark.group);
-                writer.u64(mark.received);
-                writer.u64(mark.read);
-            }
-        }
+        Change::Marks(marks) => encode_marks(writer, marks),
+    }
+}
+
+/// Appends the body of a packet of marks.
+pub(super) fn encode_marks(writer: &mut Writer<'_>, marks: &[Mark]) {
+    writer.count(marks.len());
+    for mark in marks {
+        writer.user(&mark.user);
+        writer.group(mark.group);
+        writer.u64(mark.received);
+        writer.u64(mark.read);
     }
 }
 
@@ -57,18 +62,23 @@ pub(crate) fn encode_change(writer: &mut Writer<'_>, change: &Change) {
 pub(crate) fn change_body_bytes(change: &Change) -> usize {
     match change {
         Change::Effect(effect) => {
-            let entry = &effect.entry;
             let (_, principal) = principal_parts(&effect.principal);
-            let by = entry.by.as_ref().map_or(1, user_bytes);
-            // Sort of the principal; operation id, fingerprint, group; seq, version, time.
-            let fixed = 1 + 16 + 8 + 16 + 8 + 8 + 8;
-            [fixed, user_bytes(principal), user_bytes(&entry.sender), by, event_bytes(&entry.event)].iter().sum()
+            // Sort of the principal; operation id, fingerprint, group.
+            let fixed = 1 + 16 + 8 + 16;
+            [fixed, user_bytes(principal), entry_bytes(&effect.entry)].iter().sum()
         }
         Change::Marks(marks) => {
             let names: usize = marks.iter().map(|mark| user_bytes(&mark.user)).sum();
             [4, names, marks.len().saturating_mul(16 + 8 + 8)].iter().sum()
         }
     }
+}
+
+/// The bytes of an entry.
+pub(super) fn entry_bytes(entry: &Entry) -> usize {
+    let by = entry.by.as_ref().map_or(1, user_bytes);
+    // Seq, version, time.
+    [8 + 8 + 8, user_bytes(&entry.sender), by, event_bytes(&entry.event)].iter().sum()
 }
 
 fn event_bytes(event: &Event) -> usize {
@@ -87,7 +97,7 @@ fn event_bytes(event: &Event) -> usize {
     fields.iter().sum::<usize>().saturating_add(1)
 }
 
-fn user_bytes(user: &UserId) -> usize {
+pub(super) fn user_bytes(user: &UserId) -> usize {
     user.as_str().len().saturating_add(1)
 }
 
@@ -125,7 +135,10 @@ fn encode_effect(writer: &mut Writer<'_>, effect: &Effect) {
     writer.operation(effect.operation);
     writer.u64(effect.fingerprint);
     writer.group(effect.group);
-    let entry = &effect.entry;
+    encode_entry(writer, &effect.entry);
+}
+
+pub(super) fn encode_entry(writer: &mut Writer<'_>, entry: &Entry) {
     writer.u64(entry.seq);
     writer.u64(entry.version);
     writer.u64(entry.at_ms);
@@ -134,7 +147,7 @@ fn encode_effect(writer: &mut Writer<'_>, effect: &Effect) {
     encode_event(writer, &entry.event);
 }
 
-fn encode_principal(writer: &mut Writer<'_>, principal: &Principal) {
+pub(super) fn encode_principal(writer: &mut Writer<'_>, principal: &Principal) {
     let (kind, user) = principal_parts(principal);
     writer.u8(kind);
     writer.user(user);
@@ -157,7 +170,7 @@ pub(crate) fn decode_principal(reader: &mut Reader<'_>) -> Result<Principal, Dec
     }
 }
 
-fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
+pub(super) fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     Ok(Entry {
         seq: reader.u64()?,
         version: reader.u64()?,

@@ -5,18 +5,25 @@
 //!
 //! ```text
 //! key                                       value's fields
-//! 00                                        applied: lsn u64, end position, directory id 16, running_ms u64
+//! 00                                        applied: lsn u64, end position, directory id 16, running_ms u64,
+//!                                           live_bytes u64 (estimated), rebuilding u8
 //! 10 group 16                               group: group 16, title text, owner user, creator user, created_at_ms u64,
-//!                                           version u64, dissolved u8, member count u32, changes u32, created
-//!                                           position, members u8: 1 list of (user, joined u64); 0 too many for a
-//!                                           value: read from the journal
-//! 20 group 16, n u32                        changes: list of positions of the packets that changed the record after
-//!                                           it was created, 256 a key
-//! 30 group 16                               state: head u64, floor u64, last_at_ms u64, last key of extents u64
-//! 40 principal u8, user, !n u64             operations: list of (operation 16, fingerprint u64, group 16, seq u64,
-//!                                           version u64, members u32), 64 a key
-//! 50 group 16, first seq u64                extents: list of (first seq u64, count u32, position, bytes u32), 100 a
-//!                                           key; an extent is where `count` entries of the group stand
+//!                                           version u64, dissolved u8, member count u32, version in the last key of
+//!                                           changes u64, base position, members u8: 1 list of (user, joined u64); 0
+//!                                           too many for a value: read from the journal. The base is the newest
+//!                                           packet that has the whole record: the created one or a carried one
+//! 20 group 16, first version u64            changes: list of (version u64, position) of the packets that changed the
+//!                                           record after its base, 200 a key
+//! 30 group 16                               state: head u64, floor u64, last_at_ms u64, last key of extents u64,
+//!                                           log_bytes u64 (what the entries from the floor on take when carried)
+//! 40 principal u8, user, !first LSN u64     operations: how many stand in older values u64, list of (LSN u64,
+//!                                           operation 16, fingerprint u64, group 16, seq u64, version u64, members
+//!                                           u32) in the order of LSNs, 48 a key
+//! 50 group 16, first seq u64                extents: list of (first seq u64, count u32, position, bytes u32, own
+//!                                           bytes u32), 100 a key; an extent is where `count` entries of the group
+//!                                           stand; own bytes are what those take when they are carried; holds the
+//!                                           seqs from the key's own up to the next key's
+//! 58 group 16, user                         former: until u64; a membership that has ended and is still kept
 //! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
 //!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
 //!                                           from the key's own up to the next key's
@@ -25,7 +32,7 @@
 //! A value is a packet of its own:
 //!
 //! ```text
-//! 0  version  u8   1
+//! 0  version  u8   2
 //! 1  CRC      u32  CRC-32 (IEEE) of the key, then of everything behind this field
 //! 5  LSN      u64  of the last packet that changed this value: one that is not newer changes nothing
 //! 13 fields
@@ -48,24 +55,21 @@ use crate::limits::{GROUP_MEMBERS_MAX, TITLE_BYTES_MAX};
 /// Memberships in one value.
 pub(crate) const MEMBERSHIPS_PER_VALUE: usize = 32;
 /// Operations in one value.
-pub(crate) const OPERATIONS_PER_VALUE: usize = 64;
+pub(crate) const OPERATIONS_PER_VALUE: usize = 48;
 /// Extents in one value.
 pub(crate) const EXTENTS_PER_VALUE: usize = 100;
-/// Positions of changes in one value.
-pub(crate) const CHANGES_PER_VALUE: u32 = 256;
-/// The same, as a length.
-const CHANGES_MAX: usize = 256;
-const _: () = assert!(CHANGES_MAX == 256 && CHANGES_PER_VALUE == 256);
+/// Changes in one value.
+pub(crate) const CHANGES_PER_VALUE: usize = 200;
 /// Journal that one extent covers, unless its first packet alone is larger.
 pub(crate) const EXTENT_BYTES_MAX: u32 = 64 * 1024;
 /// A value has at most so many bytes: the longest key has 82.
 pub(crate) const VALUE_BYTES_MAX: usize = ITEM_BYTES_MAX - 96;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const _: () = assert!(13 + 4 + MEMBERSHIPS_PER_VALUE * 48 <= VALUE_BYTES_MAX);
-const _: () = assert!(13 + 4 + OPERATIONS_PER_VALUE * 60 <= VALUE_BYTES_MAX);
-const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 24 <= VALUE_BYTES_MAX);
-const _: () = assert!(13 + 4 + CHANGES_MAX * 8 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + 8 + OPERATIONS_PER_VALUE * 68 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 28 <= VALUE_BYTES_MAX);
+const _: () = assert!(13 + 4 + CHANGES_PER_VALUE * 16 <= VALUE_BYTES_MAX);
 
 /// A value with the LSN of its last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,12 +82,14 @@ pub(crate) struct Stored {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Applied(AppliedValue),
-    Changes(Vec<Position>),
+    Changes(Vec<(u64, Position)>),
     Group(GroupValue),
     State(StateValue),
-    Operations(Vec<Operation>),
+    Operations(OperationsValue),
     Extents(Vec<Extent>),
     Memberships(Vec<MembershipValue>),
+    /// The seq that ended it.
+    Former(u64),
 }
 
 /// Up to where the journal has been applied.
@@ -93,6 +99,10 @@ pub(crate) struct AppliedValue {
     pub(crate) end: Position,
     pub(crate) directory: DirectoryId,
     pub(crate) running_ms: u64,
+    /// Bytes of the journal that cleaning would carry; estimated.
+    pub(crate) live_bytes: u64,
+    /// Whether it is being made anew: packets may tell of groups whose record comes later.
+    pub(crate) rebuilding: bool,
 }
 
 /// A group's record; `record.members` is empty where they are too many for a value.
@@ -100,8 +110,10 @@ pub(crate) struct AppliedValue {
 pub(crate) struct GroupValue {
     pub(crate) record: Record,
     pub(crate) members_count: u32,
-    pub(crate) changes: u32,
-    pub(crate) created: Position,
+    /// The version in the last key of changes; 0 where there is none.
+    pub(crate) changes_last: u64,
+    /// The newest packet that has the whole record.
+    pub(crate) base: Position,
     pub(crate) members_at: MembersAt,
 }
 
@@ -110,7 +122,7 @@ pub(crate) struct GroupValue {
 pub(crate) enum MembersAt {
     /// In the value.
     Value,
-    /// In the journal: the created entry and the changes.
+    /// In the journal: the base and the changes.
     Journal,
 }
 
@@ -120,8 +132,19 @@ pub(crate) struct StateValue {
     pub(crate) head: u64,
     pub(crate) floor: u64,
     pub(crate) last_at_ms: u64,
-    /// The seq in the last key of extents.
+    /// The seq in the last key of extents; 0 where there is none.
     pub(crate) extents_last: u64,
+    /// What the entries from the floor on take when they are carried.
+    pub(crate) log_bytes: u64,
+}
+
+/// Some of the operations of a principal, in the order of their LSNs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OperationsValue {
+    /// How many stand in older values; kept in the newest value only.
+    pub(crate) older: u64,
+    /// Each with the LSN of the packet that took effect.
+    pub(crate) list: Vec<(u64, Operation)>,
 }
 
 /// A stretch of journal with entries of one group.
@@ -131,6 +154,15 @@ pub(crate) struct Extent {
     pub(crate) count: u32,
     pub(crate) position: Position,
     pub(crate) bytes: u32,
+    /// What the entries themselves take when they are carried.
+    pub(crate) own_bytes: u32,
+}
+
+impl Extent {
+    /// The first seq behind it.
+    pub(crate) fn end(&self) -> u64 {
+        self.first_seq.saturating_add(u64::from(self.count))
+    }
 }
 
 /// A user's place in one group, without what belongs to the group.
@@ -162,11 +194,11 @@ pub(crate) fn applied_key() -> Vec<u8> {
     vec![0x00]
 }
 
-/// The key of the n-th value of a group's changes.
-pub(crate) fn changes_key(group: GroupId, number: u32) -> Vec<u8> {
+/// The key of a group's changes that begin at a version.
+pub(crate) fn changes_key(group: GroupId, first_version: u64) -> Vec<u8> {
     key(0x20, |writer| {
         writer.group(group);
-        writer.u32(number);
+        writer.u64(first_version);
     })
 }
 
@@ -182,22 +214,27 @@ pub(crate) fn group_key_of(group: [u8; 16]) -> Vec<u8> {
 
 /// The key of a group's state.
 pub(crate) fn state_key(group: GroupId) -> Vec<u8> {
-    key(0x30, |writer| writer.group(group))
+    state_key_of(*group.as_bytes())
 }
 
-/// The key of the n-th value of a principal's operations. Later ones stand lower.
-pub(crate) fn operations_key(principal: &Principal, number: u64) -> Vec<u8> {
+/// The same for any bytes: the ends of a scan.
+pub(crate) fn state_key_of(group: [u8; 16]) -> Vec<u8> {
+    key(0x30, |writer| writer.raw(&group))
+}
+
+/// The group in a key of a group's state.
+pub(crate) fn state_group(key: &[u8]) -> Option<GroupId> {
+    GroupId::from_bytes(*key.last_chunk()?)
+}
+
+/// The key of the operations of a principal from an LSN on. Later ones stand lower.
+pub(crate) fn operations_key(principal: &Principal, first_lsn: u64) -> Vec<u8> {
     let (kind, user) = principal_parts(principal);
     key(0x40, |writer| {
         writer.u8(kind);
         writer.user(user);
-        writer.u64(!number);
+        writer.u64(!first_lsn);
     })
-}
-
-/// The number in a key of operations.
-pub(crate) fn operations_number(key: &[u8]) -> Option<u64> {
-    key.last_chunk().map(|number| !u64::from_be_bytes(*number))
 }
 
 /// The key of the extents of a group that begin at `first_seq`.
@@ -208,12 +245,56 @@ pub(crate) fn extents_key(group: GroupId, first_seq: u64) -> Vec<u8> {
     })
 }
 
+/// The seq in a key of extents.
+pub(crate) fn extents_first(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|seq| u64::from_be_bytes(*seq))
+}
+
 /// The key of a user's memberships from a group on; all zeros is the first.
 pub(crate) fn memberships_key(user: &UserId, first_group: [u8; 16]) -> Vec<u8> {
     key(0x60, |writer| {
         writer.user(user);
         writer.raw(&first_group);
     })
+}
+
+/// The lowest and the highest key of all memberships.
+pub(crate) fn memberships_ends() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x60], vec![0x61])
+}
+
+/// The key of a membership that has ended.
+pub(crate) fn former_key(group: GroupId, user: &UserId) -> Vec<u8> {
+    key(0x58, |writer| {
+        writer.group(group);
+        writer.user(user);
+    })
+}
+
+/// The lowest and the highest key of the former memberships of a group.
+pub(crate) fn former_ends(group: GroupId) -> (Vec<u8>, Vec<u8>) {
+    let end = |last: u8| {
+        key(0x58, |writer| {
+            writer.group(group);
+            writer.u8(last);
+        })
+    };
+    (end(0x00), end(0xff))
+}
+
+/// The lowest and the highest key of all former memberships.
+pub(crate) fn former_table_ends() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x58], vec![0x59])
+}
+
+/// The group in a key of a former membership.
+pub(crate) fn former_group(key: &[u8]) -> Option<GroupId> {
+    GroupId::from_bytes(*key.get(1..)?.first_chunk()?)
+}
+
+/// The user in a key of a former membership.
+pub(crate) fn former_user(key: &[u8]) -> Option<UserId> {
+    Reader::new(key.get(17..)?).user().ok()
 }
 
 /// The group in a key of memberships.
@@ -286,28 +367,34 @@ impl Value {
                 applied.end.encode(writer);
                 writer.raw(&applied.directory);
                 writer.u64(applied.running_ms);
+                writer.u64(applied.live_bytes);
+                writer.u8(u8::from(applied.rebuilding));
             }
-            Self::Changes(positions) => encode_list(writer, positions, |writer, position| position.encode(writer)),
+            Self::Changes(changes) => encode_list(writer, changes, |writer, (version, position)| {
+                writer.u64(*version);
+                position.encode(writer);
+            }),
             Self::Group(group) => group.encode(writer),
             Self::State(state) => {
                 writer.u64(state.head);
                 writer.u64(state.floor);
                 writer.u64(state.last_at_ms);
                 writer.u64(state.extents_last);
+                writer.u64(state.log_bytes);
             }
-            Self::Operations(operations) => encode_list(writer, operations, |writer, operation| {
-                writer.operation(operation.operation);
-                writer.u64(operation.fingerprint);
-                writer.group(operation.group);
-                writer.u64(operation.seq);
-                writer.u64(operation.version);
-                writer.u32(operation.members);
-            }),
+            Self::Operations(operations) => {
+                writer.u64(operations.older);
+                encode_list(writer, &operations.list, |writer, (lsn, operation)| {
+                    writer.u64(*lsn);
+                    encode_operation(writer, operation);
+                });
+            }
             Self::Extents(extents) => encode_list(writer, extents, |writer, extent| {
                 writer.u64(extent.first_seq);
                 writer.u32(extent.count);
                 extent.position.encode(writer);
                 writer.u32(extent.bytes);
+                writer.u32(extent.own_bytes);
             }),
             Self::Memberships(memberships) => encode_list(writer, memberships, |writer, membership| {
                 writer.group(membership.group);
@@ -316,6 +403,7 @@ impl Value {
                 writer.u64(membership.received);
                 writer.u64(membership.read);
             }),
+            Self::Former(until) => writer.u64(*until),
         }
     }
 
@@ -326,24 +414,44 @@ impl Value {
                 end: Position::decode(reader)?,
                 directory: *reader.take(16)?.first_chunk().ok_or(DecodeError::Truncated)?,
                 running_ms: reader.u64()?,
+                live_bytes: reader.u64()?,
+                rebuilding: reader.u8()? == 1,
             }),
-            0x20 => Self::Changes(reader.list(CHANGES_MAX, 8, Position::decode)?),
+            0x20 => Self::Changes(
+                reader.list(CHANGES_PER_VALUE, 16, |reader| Ok((reader.u64()?, Position::decode(reader)?)))?,
+            ),
             0x10 => Self::Group(GroupValue::decode(reader)?),
             0x30 => Self::State(StateValue {
                 head: reader.u64()?,
                 floor: reader.u64()?,
                 last_at_ms: reader.u64()?,
                 extents_last: reader.u64()?,
+                log_bytes: reader.u64()?,
             }),
-            0x40 => Self::Operations(reader.list(OPERATIONS_PER_VALUE, 60, decode_operation)?),
-            0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 24, decode_extent)?),
+            0x40 => Self::Operations(OperationsValue {
+                older: reader.u64()?,
+                list: reader.list(OPERATIONS_PER_VALUE, 68, |reader| Ok((reader.u64()?, decode_operation(reader)?)))?,
+            }),
+            0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 28, decode_extent)?),
             0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
+            0x58 => Self::Former(reader.u64()?),
             _ => return Err(DecodeError::BadValue),
         })
     }
 }
 
-fn decode_operation(reader: &mut Reader<'_>) -> Result<Operation, DecodeError> {
+/// Appends what is remembered of an operation; the journal has it in the same form.
+pub(crate) fn encode_operation(writer: &mut Writer<'_>, operation: &Operation) {
+    writer.operation(operation.operation);
+    writer.u64(operation.fingerprint);
+    writer.group(operation.group);
+    writer.u64(operation.seq);
+    writer.u64(operation.version);
+    writer.u32(operation.members);
+}
+
+/// Reads what [`encode_operation`] wrote: 60 bytes.
+pub(crate) fn decode_operation(reader: &mut Reader<'_>) -> Result<Operation, DecodeError> {
     Ok(Operation {
         operation: reader.operation()?,
         fingerprint: reader.u64()?,
@@ -360,6 +468,7 @@ fn decode_extent(reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
         count: reader.u32()?,
         position: Position::decode(reader)?,
         bytes: reader.u32()?,
+        own_bytes: reader.u32()?,
     })
 }
 
@@ -374,6 +483,14 @@ fn decode_membership(reader: &mut Reader<'_>) -> Result<MembershipValue, DecodeE
 }
 
 impl GroupValue {
+    /// Of a record that stands as a whole at `base`.
+    pub(crate) fn new(record: Record, base: Position) -> Self {
+        let members_count = u32::try_from(record.members.len()).unwrap_or(u32::MAX);
+        let mut value = Self { record, members_count, changes_last: 0, base, members_at: MembersAt::Value };
+        value.shrink();
+        value
+    }
+
     /// Forgets the members where the value would be too large with them: the journal has them.
     pub(crate) fn shrink(&mut self) {
         if self.members_at == MembersAt::Value && self.bytes() > VALUE_BYTES_MAX {
@@ -398,8 +515,8 @@ impl GroupValue {
         writer.u64(record.version);
         writer.u8(u8::from(record.dissolved));
         writer.u32(self.members_count);
-        writer.u32(self.changes);
-        self.created.encode(writer);
+        writer.u64(self.changes_last);
+        self.base.encode(writer);
         match self.members_at {
             MembersAt::Value => {
                 writer.u8(1);
@@ -424,8 +541,8 @@ impl GroupValue {
             dissolved: reader.u8()? == 1,
         };
         let members_count = reader.u32()?;
-        let changes = reader.u32()?;
-        let created = Position::decode(reader)?;
+        let changes_last = reader.u64()?;
+        let base = Position::decode(reader)?;
         let members_at = match reader.u8()? {
             0 => MembersAt::Journal,
             1 => {
@@ -435,6 +552,6 @@ impl GroupValue {
             }
             _ => return Err(DecodeError::BadValue),
         };
-        Ok(Self { record, members_count, changes, created, members_at })
+        Ok(Self { record, members_count, changes_last, base, members_at })
     }
 }

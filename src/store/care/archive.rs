@@ -13,7 +13,7 @@ use crate::store::disk::real::RealDisk;
 use crate::store::index::sled::SledHome;
 use crate::store::index::{IndexError, IndexHome};
 use crate::store::indexer::{FLUSH_BYTES, Indexer};
-use crate::store::journal::{JOURNAL_DIRECTORY, Now, Writer, recovery};
+use crate::store::journal::{Content, JOURNAL_DIRECTORY, Now, Writer, recovery};
 use crate::store::{Change, Damaged, GroupState, Membership, OpenError};
 
 /// Entries read in one step.
@@ -67,7 +67,7 @@ impl Archive {
             indexer = renewed(&disk, format, &home)?;
         }
         let all = u64::from(opened.end.segment);
-        offline::catch_up(&mut indexer, opened.end, |at| {
+        offline::catch_up(&mut indexer, &opened, |at| {
             progress(Progress { stage: "reading the journal", done: u64::from(at.segment), all });
         })?;
         Ok(Self { indexer, writer: opened.writer, now: opened.last, _lock: lock })
@@ -102,9 +102,11 @@ impl Archive {
 
     /// Adds changes, durably when it returns.
     pub(super) fn append(&mut self, changes: &[Change]) -> Result<(), OpenError> {
-        let placed = self.writer.append_batch(changes, self.now)?;
+        let placed = self.writer.append(changes, &[], self.now)?;
         for (placed, change) in placed.into_iter().zip(changes) {
-            self.indexer.fold(placed, change, self.now.running_ms).map_err(offline::open_error)?;
+            self.indexer
+                .fold(placed, &Content::from(change.clone()), self.now.running_ms)
+                .map_err(offline::open_error)?;
         }
         if self.indexer.unfrozen_bytes() >= FLUSH_BYTES {
             self.indexer.flush().map_err(broken)?;

@@ -13,6 +13,7 @@ use crate::store::OpenError;
 use crate::store::directory::{Format, read_format, write_format};
 use crate::store::disk::real::RealDisk;
 use crate::store::disk::{Disk, DiskError, DiskErrorKind};
+use crate::store::journal::head::Head;
 use crate::store::journal::segment::{segment_number, segment_path};
 use crate::store::journal::{JOURNAL_DIRECTORY, head};
 
@@ -75,6 +76,8 @@ pub(crate) struct Source<'s> {
     /// The data directory.
     pub(crate) data: &'s Path,
     pub(crate) format: Format,
+    /// The segment with which the log begins.
+    pub(crate) first: u32,
     /// The last segment that belongs to it.
     pub(crate) last: u32,
     /// Whether somebody may still write to that one, now or later: then it is copied, not linked.
@@ -97,8 +100,9 @@ pub fn backup_offline(
     let format = read_format(&disk).map_err(OfflineError::Open)?;
     let missing = || OpenError::Corrupt { file: "FORMAT".to_owned(), offset: 0, reason: "it is missing".to_owned() };
     let format = format.ok_or_else(|| OfflineError::Open(missing()))?;
-    let last = last_segment(&disk)?;
-    let source = Source { data, format, last, last_is_open: true, made_at_ms, go_on: &|| true };
+    let head = head::read(&disk, format.directory).map_err(OfflineError::Open)?;
+    let last = last_segment(&disk)?.max(head.newest);
+    let source = Source { data, format, first: head.first, last, last_is_open: true, made_at_ms, go_on: &|| true };
     let summary = copy(&source, target, progress)?;
     drop(lock);
     Ok(summary)
@@ -180,7 +184,7 @@ fn fill(source: &Source<'_>, target: &Path, progress: &mut dyn FnMut(Progress)) 
     let disk = RealDisk::new(target.to_owned());
     disk.create_directory(JOURNAL_DIRECTORY)?;
     let mut numbers = segment_numbers(&RealDisk::new(source.data.to_owned()))?;
-    numbers.retain(|number| *number <= source.last);
+    numbers.retain(|number| (source.first..=source.last).contains(number));
     let all = numbers.len() as u64;
     for (done, number) in (1..).zip(&numbers) {
         still_wanted(source)?;
@@ -188,7 +192,7 @@ fn fill(source: &Source<'_>, target: &Path, progress: &mut dyn FnMut(Progress)) 
         progress(Progress { stage: "copying segments", done, all });
     }
     head::create(&disk, source.format.directory)?;
-    head::record(&disk, source.format.directory, source.last)?;
+    head::record(&disk, source.format.directory, Head { newest: source.last, first: source.first })?;
     disk.sync_directory(JOURNAL_DIRECTORY)?;
     write_format(&disk, source.format)?;
     if let Some(parent) = target.parent() {

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_gap_in_a_log_is_found_wherever_it_is() {
-        let extent = |first_seq, count| Extent { first_seq, count, position: Position::default(), bytes: 0 };
+        let extent =
+            |first_seq, count| Extent { first_seq, count, position: Position::default(), bytes: 0, own_bytes: 0 };
         let log = [extent(1, 4), extent(5, 1), extent(6, 10)];
         assert_eq!(gap(&log, 1, 15), None);
         assert_eq!(gap(&log[1..], 5, 15), None, "the floor may be higher than 1");

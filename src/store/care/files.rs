@@ -6,7 +6,7 @@ use super::{Finding, Severity};
 use crate::store::OpenError;
 use crate::store::directory::{Format, read_format};
 use crate::store::disk::{Disk, DiskFile, Listed};
-use crate::store::journal::head::{self, HEAD_FILE};
+use crate::store::journal::head::{self, HEAD_FILE, Head};
 use crate::store::journal::segment::{HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
 use crate::store::journal::spare::SUFFIX;
 use crate::store::journal::{DirectoryId, JOURNAL_DIRECTORY};
@@ -47,13 +47,15 @@ pub(super) fn find<D: Disk>(disk: &D) -> Result<Files, OpenError> {
     let segments = segments(&listed, &mut findings);
     let headers = headers(disk, &segments)?;
     let (format, format_is_whole) = format(disk, &headers, &mut findings)?;
-    let holders = holders(headers, format, &mut findings);
-    let found_last = holders.keys().next_back().copied().unwrap_or(0);
-    let last = newest(disk, format.directory, found_last, &mut findings)?;
-    for number in (FIRST..=last).filter(|number| !holders.contains_key(number)) {
+    let named = headers.iter().map(|file| file.number);
+    let found = named.clone().min().zip(named.max());
+    let (first, last) = bounds(disk, format.directory, found, &mut findings)?;
+    // What stands before the first is cleaned, and only not removed yet.
+    let holders = holders(headers.into_iter().filter(|file| file.number >= first).collect(), format, &mut findings);
+    for number in (first..=last).filter(|number| !holders.contains_key(number)) {
         findings.push(Finding::damage(segment_path(number), 0, "the segment is missing"));
     }
-    Ok(Files { format, format_is_whole, holders, first: FIRST, last, findings })
+    Ok(Files { format, format_is_whole, holders, first, last, findings })
 }
 
 /// Of the files of the journal's directory, the segments with the numbers of their names.
@@ -178,24 +180,27 @@ fn say(error: HeaderError) -> String {
     }
 }
 
-/// The newest segment that there should be: `HEAD` may name one that is gone.
-fn newest<D: Disk>(
+/// With which segment the log begins, and which is the newest that there should be: `HEAD` may name one that is gone.
+/// Where `HEAD` is damaged, the segments themselves are all that is known.
+fn bounds<D: Disk>(
     disk: &D,
     directory: DirectoryId,
-    found: u32,
+    found: Option<(u32, u32)>,
     findings: &mut Vec<Finding>,
-) -> Result<u32, OpenError> {
+) -> Result<(u32, u32), OpenError> {
+    let (lowest, highest) = found.unwrap_or((FIRST, 0));
     match head::read(disk, directory) {
-        Ok(named) if named + 1 < found => {
-            if let OpenError::Corrupt { file, offset, reason } = head::behind(named, found) {
+        Ok(Head { newest, first }) => {
+            if newest + 1 < highest
+                && let OpenError::Corrupt { file, offset, reason } = head::behind(newest, highest)
+            {
                 findings.push(Finding::damage(file, offset, reason));
             }
-            Ok(found)
+            Ok((first, newest.max(highest).max(first)))
         }
-        Ok(named) => Ok(named.max(found).max(FIRST)),
         Err(OpenError::Corrupt { file, offset, reason }) => {
             findings.push(Finding::damage(file, offset, reason));
-            Ok(found.max(FIRST))
+            Ok((lowest, highest.max(lowest)))
         }
         Err(other) => Err(other),
     }

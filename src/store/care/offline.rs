@@ -32,13 +32,13 @@ pub(super) fn applied<D: Disk>(indexer: &Indexer<D>) -> Option<Applied> {
     indexer.folded().map(|applied| Applied { lsn: applied.lsn, end: applied.end })
 }
 
-/// Brings an index up to the end of the journal and flushes it.
+/// Brings an index up to the end of an open journal and flushes it.
 pub(super) fn catch_up<D: Disk>(
     indexer: &mut Indexer<D>,
-    end: Position,
+    opened: &Opened<D>,
     mut progress: impl FnMut(Position),
 ) -> Result<(), OpenError> {
-    let done = indexer.replay(end, &mut progress).and_then(|()| Ok(indexer.flush()?));
+    let done = indexer.replay(opened.first, opened.end, &mut progress).and_then(|()| Ok(indexer.flush()?));
     done.map_err(open_error)
 }
 

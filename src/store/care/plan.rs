@@ -50,15 +50,28 @@ pub(super) struct Decisions {
     groups: BTreeMap<GroupId, Track>,
     /// LSNs of whole packets that cannot stay.
     dropped: BTreeSet<u64>,
+    has_carried: bool,
+    keeps_all: bool,
 }
 
 impl Decisions {
+    /// Decides that every whole packet stays.
+    pub(super) fn keeping_all() -> Self {
+        Self { keeps_all: true, ..Self::default() }
+    }
+
+    /// Whether cleaning has written anything.
+    pub(super) fn has_carried(&self) -> bool {
+        self.has_carried
+    }
+
     /// Takes note of a whole packet, in the order of LSNs.
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
         match &seen.content {
             Some(Content::Effect(effect)) => self.see_effect(seen.packet.lsn, effect),
             Some(Content::Marks(marks)) => marks.iter().for_each(|mark| self.know(mark.group, mark.received)),
             Some(Content::Watermark(_)) => {}
+            Some(Content::Carried(_)) => self.has_carried = true,
             None => {
                 self.dropped.insert(seen.packet.lsn);
             }
@@ -84,6 +97,9 @@ impl Decisions {
 
     /// What becomes of a whole packet.
     pub(super) fn verdict(&self, lsn: u64, content: Option<&Content>) -> Verdict {
+        if self.keeps_all {
+            return Verdict::Keep;
+        }
         if self.dropped.contains(&lsn) {
             return Verdict::Drop;
         }

@@ -19,6 +19,7 @@ use crate::store::directory::{Format, Lock, write_format};
 use crate::store::disk::real::RealDisk;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::index::sled::SledHome;
+use crate::store::journal::head::Head;
 use crate::store::journal::segment::segment_path;
 use crate::store::journal::writer::{Tail, beginning};
 use crate::store::journal::{JOURNAL_DIRECTORY, head};
@@ -78,7 +79,10 @@ impl Repair {
                 progress(Progress { stage, done: u64::from(at), all: u64::from(last) });
             },
         )?;
-        if let Some(kept) = kept {
+        if survey.files.first > 1 || decisions.has_carried() {
+            refuse_cleaned(&survey)?;
+            decisions = Decisions::keeping_all();
+        } else if let Some(kept) = kept {
             ask_index(&disk, survey.files.format, &kept, &mut decisions);
         }
         let groups = decisions.losses();
@@ -123,6 +127,14 @@ impl Repair {
         let mut free = free.filter(|name| !taken.iter().any(|taken| taken.to_str() == Some(name)));
         Ok(free.next().expect("more numbers than names"))
     }
+}
+
+/// A journal that was cleaned says of a group in several places what its log was: with packets lost, this version
+/// cannot tell what is still true. Where nothing is lost, everything is kept.
+fn refuse_cleaned(survey: &Survey) -> Result<(), OpenError> {
+    let Some(loss) = survey.losses.first() else { return Ok(()) };
+    let reason = "packets of a journal that was cleaned are lost, which `repair` cannot mend yet".to_owned();
+    Err(OpenError::Corrupt { file: loss.file.clone(), offset: loss.offset, reason })
 }
 
 /// The heads that the index knew of are witnesses of what is lost, though the journal alone decides what stays.
@@ -187,11 +199,12 @@ fn build(
         place_whole(disk, &new, aside, segment, is_last)?;
     }
     if let Some(last) = whole.last() {
-        head::record(&new, format.directory, last.number)?;
+        head::record(&new, format.directory, Head { newest: last.number, first: survey.files.first })?;
     }
-    let start = if whole.is_empty() { before(survey.files.first) } else { survey.whole_until };
+    let start = if whole.is_empty() { before(survey) } else { survey.whole_until };
     let all = u64::from(survey.files.last);
-    let rewriter = Rewriter::new(disk, &plan.decisions, offline::journal(new.clone(), format), start);
+    let journal = offline::journal(new.clone(), format);
+    let rewriter = Rewriter::new(disk, &plan.decisions, journal, start, survey.files.first);
     rewriter.run(&rest, |number| progress(Progress { stage: JOURNAL_STAGE, done: u64::from(number), all }))?;
     new.sync_directory(JOURNAL_DIRECTORY)?;
     check(&new, format)?;
@@ -212,8 +225,13 @@ fn parts(survey: &Survey) -> (Vec<Walked>, Vec<Walked>) {
 }
 
 /// The tail before the first segment of a journal.
-fn before(first: u32) -> Tail {
-    Tail { segment: first.saturating_sub(1), ..beginning() }
+fn before(survey: &Survey) -> Tail {
+    let first = survey.segments.iter().find_map(|segment| segment.stretches.first());
+    match first {
+        // What stood before it was cleaned.
+        Some(stretch) if survey.files.first > 1 => Tail { segment: survey.files.first - 1, ..stretch.from },
+        _ => beginning(),
+    }
 }
 
 /// Puts a segment that stays as it is into the new journal. Only the last one is ever written to again, so it alone
@@ -302,7 +320,7 @@ fn finish(
     let home = SledHome::new(data.join(INDEX));
     let mut indexer = offline::indexer(disk, format, &home).map_err(|error| OpenError::Index(error.0))?;
     let all = u64::from(opened.end.segment);
-    offline::catch_up(&mut indexer, opened.end, |at| {
+    offline::catch_up(&mut indexer, &opened, |at| {
         progress(Progress { stage: "making the index anew", done: u64::from(at.segment), all });
     })
 }

@@ -24,13 +24,14 @@ pub(super) struct Rewriter<'p, From: Disk, To: Disk> {
     decisions: &'p Decisions,
     journal: Journal<To>,
     tail: Tail,
+    first: u32,
     now: Now,
 }
 
 impl<'p, From: Disk, To: Disk> Rewriter<'p, From, To> {
-    /// Goes on behind `tail`, which ends the segments that stay as they are.
-    pub(super) fn new(from: &'p From, decisions: &'p Decisions, journal: Journal<To>, tail: Tail) -> Self {
-        Self { from, decisions, journal, tail, now: Now::default() }
+    /// Goes on behind `tail`, which ends the segments that stay as they are, in a log that begins with `first`.
+    pub(super) fn new(from: &'p From, decisions: &'p Decisions, journal: Journal<To>, tail: Tail, first: u32) -> Self {
+        Self { from, decisions, journal, tail, first, now: Now::default() }
     }
 
     /// Writes the segments, in their order; the last one ends with a marker.
@@ -50,17 +51,18 @@ impl<'p, From: Disk, To: Disk> Rewriter<'p, From, To> {
         let spare = make_now(&self.journal.disk, "repair", u64::from(segment_bytes))?;
         let (decisions, mut now) = (self.decisions, self.now);
         now.running_ms = now.running_ms.max(walked.running_ms);
-        let (_, tail) = begin_segment(&mut self.journal, spare, self.tail, walked.running_ms, |out, tail| {
-            for stretch in &walked.stretches {
-                fill(out, tail, stretch.from.next_lsn, u32::MAX, now);
-                copy(out, tail, &bytes, *stretch, decisions, &mut now);
-            }
-            fill(out, tail, fill_until.unwrap_or(0), segment_bytes, now);
-            if is_last && tail.offset + FILLER_BYTES <= segment_bytes {
-                let marker = tail.next_lsn + 1;
-                fill(out, tail, marker, segment_bytes, now);
-            }
-        })?;
+        let (_, tail) =
+            begin_segment(&mut self.journal, spare, self.tail, self.first, walked.running_ms, |out, tail| {
+                for stretch in &walked.stretches {
+                    fill(out, tail, stretch.from.next_lsn, u32::MAX, now);
+                    copy(out, tail, &bytes, *stretch, decisions, &mut now);
+                }
+                fill(out, tail, fill_until.unwrap_or(0), segment_bytes, now);
+                if is_last && tail.offset + FILLER_BYTES <= segment_bytes {
+                    let marker = tail.next_lsn + 1;
+                    fill(out, tail, marker, segment_bytes, now);
+                }
+            })?;
         if tail.offset > segment_bytes {
             let reason = "what can be saved of it does not fit into one segment".to_owned();
             return Err(OpenError::Corrupt { file: segment_path(walked.number), offset: 0, reason });

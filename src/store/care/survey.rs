@@ -138,7 +138,8 @@ impl<D: Disk> Walk<'_, D> {
                 is_whole: false,
                 running_ms: self.survey.last.running_ms,
             });
-            if number == self.survey.files.last {
+            let is_beginning = number == self.survey.files.first && self.is_cleaned();
+            if number == self.survey.files.last || is_beginning {
                 self.lose_the_end();
             }
             return Ok(());
@@ -191,7 +192,7 @@ impl<D: Disk> Walk<'_, D> {
         let start = match &holder.header {
             Some(header) => {
                 let start = first_tail(header);
-                let follows = self.reached.map_or(header.first_lsn == 1, |reached| {
+                let follows = self.reached.map_or(header.first_lsn == 1 || self.is_cleaned(), |reached| {
                     reached.next_lsn == start.next_lsn && reached.previous_crc == start.previous_crc
                 });
                 if !follows && self.reached.is_none_or(|reached| reached.next_lsn == start.next_lsn) && self.is_next() {
@@ -201,12 +202,19 @@ impl<D: Disk> Walk<'_, D> {
             }
             None => headless(holder.number, bytes)?,
         };
-        let next_lsn = self.reached.map_or(1, |reached| reached.next_lsn);
+        let before = if self.is_cleaned() { start.next_lsn } else { 1 };
+        let next_lsn = self.reached.map_or(before, |reached| reached.next_lsn);
         if self.at.0.is_empty() {
             self.at = (holder.path.clone(), 0);
         }
         self.lose(next_lsn, start.next_lsn);
         Some(start)
+    }
+
+    /// Whether the log does not begin with the first segment of all: then nothing but its first header says with which
+    /// LSN it begins.
+    fn is_cleaned(&self) -> bool {
+        self.survey.files.first > 1
     }
 
     /// Whether nothing is missing before the segment that is walked now.

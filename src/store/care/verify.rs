@@ -194,12 +194,12 @@ fn agree<D: Disk>(
     let all = u64::from(opened.end.segment);
     let fresh = SledHome::new(scratch.join("fresh"));
     let mut fresh = offline::indexer(&shadow, format, &fresh).map_err(|error| OpenError::Index(error.0))?;
-    offline::catch_up(&mut fresh, opened.end, |at| {
+    offline::catch_up(&mut fresh, &opened, |at| {
         progress(Progress { stage: "making an index anew", done: u64::from(at.segment), all });
     })?;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if let Some(kept) = &mut kept {
-            offline::catch_up(kept, opened.end, |_| {}).map_err(|error| IndexError(error.to_string()))?;
+            offline::catch_up(kept, &opened, |_| {}).map_err(|error| IndexError(error.to_string()))?;
         }
         Comparison::new(&mut fresh, kept.as_mut(), &mut verified.findings)
             .run(|groups| progress(Progress { stage: "comparing groups", done: groups, all: 0 }))

@@ -1,14 +1,15 @@
 //! Answering look-ups.
 
-use super::fold::operations_max;
+use super::fold_operations::operations_max;
 use super::{FoldError, Indexer};
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, Principal, UserId};
+use crate::store::carried::{Carried, CarriedEntry};
 use crate::store::disk::Disk;
 use crate::store::index::{Direction, IndexError};
 use crate::store::journal::{Content, Position, ReadError};
 use crate::store::tables::{
-    CHANGES_PER_VALUE, Extent, GroupValue, MembersAt, MembershipValue, StateValue, Value, changes_key, extents_key,
+    Extent, GroupValue, MembersAt, MembershipValue, StateValue, Value, changes_key, extents_first, extents_key,
     group_key, group_key_of, memberships_first, memberships_key, operations_key, state_key,
 };
 use crate::store::{Damaged, GroupState, GroupSummary, Mark, Membership, Operation};
@@ -87,7 +88,7 @@ impl<D: Disk> Indexer<D> {
         let mut high = operations_key(principal, 0);
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Descending)? {
             let Value::Operations(some) = stored.value else { return Err(mistaken(&key)) };
-            operations.extend(some);
+            operations.extend(some.list.into_iter().map(|(_, operation)| operation));
             let Some(before) = key_before(key) else { break };
             high = before;
         }
@@ -173,7 +174,10 @@ impl<D: Disk> Indexer<D> {
             let Some((key, stored)) = self.overlay.nearest(&low, &high, direction)? else { break };
             let Value::Extents(extents) = stored.value else { return Err(mistaken(&key)) };
             let before = page.next_seq;
-            for extent in extents {
+            // A value that a crash left half split may still have what the next one has taken over.
+            let taken_over = self.overlay.nearest(&behind(key), &extents_key(group, u64::MAX), Direction::Ascending)?;
+            let taken_over = taken_over.and_then(|(key, _)| extents_first(&key)).unwrap_or(u64::MAX);
+            for extent in extents.into_iter().filter(|extent| extent.first_seq < taken_over) {
                 let filled = self.fill(group, extent, &mut page);
                 if let Err(error) = filled {
                     // What was read before the damaged place is still good; the next request meets the damage.
@@ -190,7 +194,7 @@ impl<D: Disk> Indexer<D> {
 
     /// Adds the entries of one extent that belong into the page.
     fn fill(&mut self, group: GroupId, extent: Extent, page: &mut Page) -> Result<(), ReadError> {
-        let behind = extent.first_seq + u64::from(extent.count);
+        let behind = extent.end();
         if page.next_seq < extent.first_seq
             || page.next_seq >= behind
             || page.next_seq > page.through
@@ -199,20 +203,17 @@ impl<D: Disk> Indexer<D> {
             return Ok(());
         }
         for packet in self.reader.span(extent.position, extent.bytes)? {
-            let Content::Effect(effect) = packet.content else { continue };
-            if effect.group != group || effect.entry.seq < page.next_seq {
+            // Carried entries stand among later ones of the same group.
+            let Some(entry) = entry_of(packet.content, group).filter(|entry| entry.seq == page.next_seq) else {
                 continue;
-            }
-            if effect.entry.seq != page.next_seq {
-                break;
-            }
+            };
             let bytes = packet.placed.bytes as usize;
             let full = bytes > page.bytes_left && !page.entries.is_empty();
             if page.entries_left == 0 || full || page.next_seq > page.through {
                 page.entries_left = 0;
                 return Ok(());
             }
-            page.entries.push(effect.entry);
+            page.entries.push(entry);
             page.next_seq += 1;
             page.entries_left -= 1;
             page.bytes_left = page.bytes_left.saturating_sub(bytes);
@@ -237,30 +238,37 @@ impl<D: Disk> Indexer<D> {
         if value.members_at == MembersAt::Value {
             return Ok(value.record);
         }
-        let mut positions = Vec::with_capacity(value.changes as usize);
-        for number in 0..value.changes.div_ceil(CHANGES_PER_VALUE) {
-            let key = changes_key(group, number);
-            let Some(Value::Changes(some)) = self.overlay.value(&key)?.map(|stored| stored.value) else {
-                return Err(mistaken(&key).into());
-            };
-            positions.extend(some);
+        let (mut low, high) = (changes_key(group, 0), changes_key(group, u64::MAX));
+        let mut changes = Vec::new();
+        while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
+            let Value::Changes(some) = stored.value else { return Err(mistaken(&key).into()) };
+            changes.extend(some);
+            low = behind(key);
         }
-        let created = self.entry_at(group, value.created)?;
-        let mut record = Record::from_created(group, &created).ok_or_else(|| missing(value.created))?;
-        for position in positions {
-            record.apply(&self.entry_at(group, position)?);
+        let mut record = self.record_at(group, value.base)?;
+        for (version, position) in changes {
+            if version > record.version {
+                record.apply(&self.entry_at(group, position)?);
+            }
         }
         Ok(record)
     }
 
-    fn entry_at(&mut self, group: GroupId, position: Position) -> Result<Entry, ReadError> {
-        match self.reader.packet(position)?.content {
-            Content::Effect(effect) if effect.group == group => Ok(effect.entry),
-            _ => Err(missing(position)),
-        }
+    fn record_at(&mut self, group: GroupId, position: Position) -> Result<Record, ReadError> {
+        let record = match self.reader.packet(position)?.content {
+            Content::Effect(effect) if effect.group == group => Record::from_created(group, &effect.entry),
+            Content::Carried(Carried::Record(state)) if state.record.group == group => Some(state.record),
+            _ => None,
+        };
+        record.ok_or_else(|| missing(position))
     }
 
-    fn state(&self, group: GroupId) -> Result<Option<StateValue>, IndexError> {
+    fn entry_at(&mut self, group: GroupId, position: Position) -> Result<Entry, ReadError> {
+        let entry = entry_of(self.reader.packet(position)?.content, group);
+        entry.ok_or_else(|| missing(position))
+    }
+
+    pub(super) fn state(&self, group: GroupId) -> Result<Option<StateValue>, IndexError> {
         let key = state_key(group);
         match self.overlay.value(&key)?.map(|stored| stored.value) {
             Some(Value::State(state)) => Ok(Some(state)),
@@ -304,12 +312,21 @@ impl<D: Disk> Indexer<D> {
             let end = current.as_ref().and_then(|(key, _)| memberships_first(key));
             for membership in memberships {
                 let taken_over = end.is_some_and(|end| *membership.group.as_bytes() >= end);
-                if !taken_over && take(membership)? == More::No {
+                if !taken_over && membership.joined > 0 && take(membership)? == More::No {
                     return Ok(());
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The entry of a group that a packet has, if it has one.
+fn entry_of(content: Content, group: GroupId) -> Option<Entry> {
+    match content {
+        Content::Effect(effect) if effect.group == group => Some(effect.entry),
+        Content::Carried(Carried::Entry(CarriedEntry { group: of, entry, .. })) if of == group => Some(entry),
+        _ => None,
     }
 }
 

@@ -5,18 +5,28 @@
 //! No threads, no clock.
 
 mod answers;
+#[cfg(test)]
+mod cleaning_tests;
 mod feed;
 mod fold;
+mod fold_carried;
+mod fold_log;
+mod fold_members;
+mod fold_operations;
 mod listing;
+mod plan;
 #[cfg(test)]
 mod tests;
 
-use super::Change;
 use super::index::{Index, IndexError};
-use super::journal::{DirectoryId, JournalReader, Placed, Position, ReadError};
+use super::journal::segment::SEGMENT_HEADER_BYTES;
+use super::journal::{Content, DirectoryId, JournalReader, Placed, Position, ReadError};
 use super::overlay::{Flush, Overlay};
+use super::retention::Retention;
 use super::tables::AppliedValue;
 use crate::store::disk::Disk;
+
+pub(crate) use plan::Plan;
 
 /// Why a packet could not be folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +56,17 @@ pub(crate) struct Indexer<D: Disk> {
     directory: DirectoryId,
     folded: Option<AppliedValue>,
     unfrozen_bytes: u64,
+    /// By which live bytes are estimated; floors are moved by packets alone.
+    retention: Retention,
+    /// Bytes of the journal that cleaning would carry; estimated.
+    live_bytes: u64,
+    /// Entries below a floor that was moved, in this run.
+    dropped_entries: u64,
+    /// The index is being made anew: a group's record may come after what is said of it.
+    rebuilding: bool,
+    /// The LSN that the flush under way leads to, and the one up to which the index is durable.
+    flushing_lsn: u64,
+    checkpointed_lsn: u64,
 }
 
 impl<D: Disk> Indexer<D> {
@@ -60,7 +81,46 @@ impl<D: Disk> Indexer<D> {
         if folded.is_some_and(|folded| folded.directory != directory) {
             return Err(IndexError("it belongs to another data directory".to_owned()));
         }
-        Ok(Self { overlay, reader, directory, folded, unfrozen_bytes: 0 })
+        let (live_bytes, rebuilding, lsn) =
+            folded.map_or((0, false, 0), |folded| (folded.live_bytes, folded.rebuilding, folded.lsn));
+        Ok(Self {
+            overlay,
+            reader,
+            directory,
+            folded,
+            unfrozen_bytes: 0,
+            retention: Retention::default(),
+            live_bytes,
+            dropped_entries: 0,
+            rebuilding,
+            flushing_lsn: 0,
+            checkpointed_lsn: lsn,
+        })
+    }
+
+    /// Estimates by another retention than the default.
+    pub(crate) fn set_retention(&mut self, retention: Retention) {
+        self.retention = retention;
+    }
+
+    /// Bytes of the journal that cleaning would carry, about.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Entries that floors have passed, in this run.
+    pub(crate) fn dropped_entries(&self) -> u64 {
+        self.dropped_entries
+    }
+
+    /// The index is durable up to this LSN.
+    pub(crate) fn checkpointed_lsn(&self) -> u64 {
+        self.checkpointed_lsn
+    }
+
+    /// Closes the segments before one: they are about to be removed.
+    pub(crate) fn forget_before(&mut self, first: u32) {
+        self.reader.forget_before(first);
     }
 
     /// Up to where the journal is folded.
@@ -69,39 +129,58 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// Folds one packet.
-    pub(crate) fn fold(&mut self, placed: Placed, change: &Change, running_ms: u64) -> Result<(), FoldError> {
+    pub(crate) fn fold(&mut self, placed: Placed, content: &Content, running_ms: u64) -> Result<(), FoldError> {
         if self.folded.is_some_and(|folded| placed.lsn <= folded.lsn) {
             return Ok(());
         }
-        self.fold_change(placed, change)?;
-        let (lsn, end, directory) = (placed.lsn, placed.end(), self.directory);
-        self.folded = Some(AppliedValue { lsn, end, directory, running_ms });
+        self.fold_content(placed, content)?;
+        self.folded = Some(AppliedValue {
+            lsn: placed.lsn,
+            end: placed.end(),
+            directory: self.directory,
+            running_ms,
+            live_bytes: self.live_bytes,
+            rebuilding: self.rebuilding,
+        });
         self.unfrozen_bytes += u64::from(placed.bytes);
         Ok(())
     }
 
-    /// Folds the journal from where the index stands up to `end`, flushing as it goes; `progress` hears each place.
-    pub(crate) fn replay(&mut self, end: Position, mut progress: impl FnMut(Position)) -> Result<(), FoldError> {
-        let start = Position { segment: 1, offset: super::journal::segment::SEGMENT_HEADER_BYTES };
+    /// Folds the journal, which begins with the segment `first`, from where the index stands up to `end`, flushing as
+    /// it goes; `progress` hears each place.
+    pub(crate) fn replay(
+        &mut self,
+        first: u32,
+        end: Position,
+        mut progress: impl FnMut(Position),
+    ) -> Result<(), FoldError> {
+        let start = Position { segment: first, offset: SEGMENT_HEADER_BYTES };
         let from = self.folded.map_or(start, |folded| folded.end);
+        self.rebuilding |= self.folded.is_none();
         let mut reader = self.reader.sibling();
         let mut running_ms = self.folded.map_or(0, |folded| folded.running_ms);
-        reader.walk(from, end, |packet| {
-            let change = match packet.content {
-                super::journal::Content::Effect(effect) => Change::Effect(effect),
-                super::journal::Content::Marks(marks) => Change::Marks(marks),
-                super::journal::Content::Watermark(watermark) => {
-                    running_ms = watermark.running_ms;
-                    return Ok(());
-                }
-            };
-            self.fold(packet.placed, &change, running_ms)?;
+        reader.walk::<FoldError>(from, end, |packet| {
+            if let Content::Watermark(watermark) = packet.content {
+                running_ms = watermark.running_ms;
+                return Ok(());
+            }
+            self.fold(packet.placed, &packet.content, running_ms)?;
             if self.unfrozen_bytes >= FLUSH_BYTES {
                 self.flush()?;
                 progress(packet.placed.position);
             }
             Ok(())
-        })
+        })?;
+        if self.rebuilding {
+            self.sweep()?;
+            self.rebuilding = false;
+            if let Some(folded) = &mut self.folded {
+                (folded.rebuilding, folded.live_bytes) = (false, self.live_bytes);
+                // There is something to flush: that it is whole now.
+                self.unfrozen_bytes += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of journal that are folded and not in the layer that is being flushed.
@@ -126,6 +205,7 @@ impl<D: Disk> Indexer<D> {
             && self.unfrozen_bytes > 0
         {
             self.overlay.freeze(folded);
+            self.flushing_lsn = folded.lsn;
             self.unfrozen_bytes = 0;
         }
     }
@@ -135,6 +215,7 @@ impl<D: Disk> Indexer<D> {
         let flush = self.overlay.flush_step()?;
         if flush == Flush::Done {
             self.overlay.checkpoint()?;
+            self.checkpointed_lsn = self.checkpointed_lsn.max(self.flushing_lsn);
         }
         Ok(flush)
     }

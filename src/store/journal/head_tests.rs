@@ -1,6 +1,6 @@
 //! What the head guarantees, on the simulated disk.
 
-use super::head::{self, HEAD_FILE};
+use super::head::{self, HEAD_FILE, Head};
 use super::segment::segment_path;
 use super::tests::{NOW, append, message, new_disk, open, recovered, refusal, three_segments, up_to};
 use crate::store::OpenError;
@@ -132,8 +132,8 @@ fn a_head_that_is_missing_or_damaged_as_a_whole_is_named() {
     assert_eq!(refused(&|bad| bad.tamper(PATH, |content| content.fill(0))), "neither of its slots is whole");
     assert_eq!(refused(&|bad| bad.tamper(PATH, |content| content.truncate(36))), "it has 36 bytes instead of 8192");
     let foreign = |bad: &SimulatedDisk| {
-        head::record(bad, [8; 16], 2).unwrap();
-        head::record(bad, [8; 16], 3).unwrap();
+        head::record(bad, [8; 16], Head { newest: 2, first: 1 }).unwrap();
+        head::record(bad, [8; 16], Head { newest: 3, first: 1 }).unwrap();
     };
     assert_eq!(refused(&foreign), "it belongs to another data directory");
     let older = |bad: &SimulatedDisk| {
@@ -143,11 +143,11 @@ fn a_head_that_is_missing_or_damaged_as_a_whole_is_named() {
     assert_eq!(refused(&older), "it names segment 0 as the newest, and there are 3");
     let newer = disk.fork();
     newer.tamper(PATH, |content| {
-        content[11] = 2;
-        let crc = crc32fast::hash(&content[..32]);
-        content[32..36].copy_from_slice(&crc.to_be_bytes());
+        content[11] = 3;
+        let crc = crc32fast::hash(&content[..36]);
+        content[36..40].copy_from_slice(&crc.to_be_bytes());
     });
-    assert!(matches!(open(&newer).err(), Some(OpenError::NewerFormat { found: 2, .. })));
+    assert!(matches!(open(&newer).err(), Some(OpenError::NewerFormat { found: 3, .. })));
 }
 
 #[test]
@@ -158,9 +158,10 @@ fn a_head_has_the_documented_bytes() {
     for (slot, number) in [(0, 0), (4096, 1)] {
         assert_eq!(
             content[slot..slot + 16],
-            [b'R', b'T', b'J', b'R', b'H', b'E', b'A', b'D', 0, 0, 0, 1, 0, 0, 0, number]
+            [b'R', b'T', b'J', b'R', b'H', b'E', b'A', b'D', 0, 0, 0, 2, 0, 0, 0, number]
         );
         assert_eq!(content[slot + 16..slot + 32], DIRECTORY);
-        assert_eq!(content[slot + 32..slot + 36], crc32fast::hash(&content[slot..slot + 32]).to_be_bytes());
+        assert_eq!(content[slot + 32..slot + 36], [0, 0, 0, 1]);
+        assert_eq!(content[slot + 36..slot + 40], crc32fast::hash(&content[slot..slot + 36]).to_be_bytes());
     }
 }

@@ -18,8 +18,8 @@ pub(crate) mod tests;
 pub(crate) mod writer;
 
 pub(crate) use packet::{Content, Position};
-pub(crate) use reader::{JournalReader, ReadError};
-pub(crate) use recovery::{Applied, Opened};
+pub(crate) use reader::{JournalReader, ReadError, Walk};
+pub(crate) use recovery::{Applied, Opened, Sealed};
 pub(crate) use segment::{DirectoryId, JOURNAL_DIRECTORY};
 pub(crate) use spare::Spare;
-pub(crate) use writer::{Now, Placed, Writer};
+pub(crate) use writer::{HeadSlot, Now, Placed, Writer};

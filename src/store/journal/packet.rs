@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0  body length   u32   without header and padding
-//!  4  kind          u8    0x01 effect, 0x02 marks, 0x03 watermark
+//!  4  kind          u8    0x01 effect, 0x02 marks, 0x03 watermark, 0x10 to 0x16 what cleaning carries
 //!  5  version       u8    of the body's format, 1
 //!  6  reserved      u16   0
 //!  8  LSN           u64   one more than the packet before, in the whole journal
@@ -12,9 +12,8 @@
 //! ```
 //!
 //! The salt is random and never leaves the disk, so no bytes that a client sends can pose as a packet; that is what
-//! makes it safe to look for packets behind a damaged one. Reserved for cleaning, and refused by name until then:
-//! 0x10 carried record, 0x11 carried memberships, 0x12 carried operations, 0x13 carried entry, 0x14 floors,
-//! 0x15 tombstone, 0x16 log start.
+//! makes it safe to look for packets behind a damaged one. Effects and marks are specified in `store/record.rs`, what
+//! cleaning carries in `store/carried.rs`.
 //!
 //! ```text
 //! Watermark (kind 0x03, version 1)
@@ -29,6 +28,7 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::PACKET_BYTES_MAX;
+use crate::store::carried::Carried;
 use crate::store::record::{decode_effect, decode_marks, ended};
 use crate::store::{Change, Effect, Mark};
 
@@ -84,6 +84,25 @@ pub(crate) enum Content {
     Effect(Effect),
     Marks(Vec<Mark>),
     Watermark(Watermark),
+    Carried(Carried),
+}
+
+impl From<Change> for Content {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Effect(effect) => Self::Effect(effect),
+            Change::Marks(marks) => Self::Marks(marks),
+        }
+    }
+}
+
+impl From<Carried> for Content {
+    fn from(carried: Carried) -> Self {
+        match carried {
+            Carried::Marks(marks) => Self::Marks(marks),
+            carried => Self::Carried(carried),
+        }
+    }
 }
 
 /// Why bytes are no packet.
@@ -157,7 +176,11 @@ impl<'a> Packet<'a> {
             EFFECT => decode_effect(self.body).map(Content::Effect).map_err(ContentError::Malformed),
             MARKS => decode_marks(self.body).map(Content::Marks).map_err(ContentError::Malformed),
             WATERMARK => decode_watermark(self.body).map(Content::Watermark).map_err(ContentError::Malformed),
-            _ => Err(ContentError::Newer),
+            kind => match Carried::decode(kind, self.body) {
+                Ok(Some(carried)) => Ok(Content::Carried(carried)),
+                Ok(None) => Err(ContentError::Newer),
+                Err(error) => Err(ContentError::Malformed(error)),
+            },
         }
     }
 
@@ -186,7 +209,7 @@ pub(crate) fn watermark_at(bytes: &[u8], salt: u32) -> Option<Watermark> {
     }
     match Packet::decode(bytes, salt).ok()?.content().ok()? {
         Content::Watermark(watermark) => Some(watermark),
-        Content::Effect(_) | Content::Marks(_) => None,
+        Content::Effect(_) | Content::Marks(_) | Content::Carried(_) => None,
     }
 }
 
@@ -204,6 +227,8 @@ pub(crate) enum Body<'a> {
     Change(&'a Change),
     /// The head of a batch, or a marker.
     Watermark(Watermark),
+    /// What cleaning carries.
+    Carried(&'a Carried),
     /// A packet again, under another salt and chain.
     Again(&'a Packet<'a>),
 }
@@ -215,6 +240,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, lsn: u64, previous_crc: u32, 
         Body::Change(Change::Effect(_)) => (EFFECT, BODY_VERSION),
         Body::Change(Change::Marks(_)) => (MARKS, BODY_VERSION),
         Body::Watermark(_) => (WATERMARK, BODY_VERSION),
+        Body::Carried(carried) => (carried.kind().unwrap_or(MARKS), BODY_VERSION),
         Body::Again(packet) => (packet.kind, packet.version),
     };
     let mut writer = Writer::new(out);
@@ -244,6 +270,7 @@ fn encode_body(writer: &mut Writer<'_>, body: &Body<'_>) {
             writer.u64(watermark.running_ms);
             writer.u64(watermark.wall_ms);
         }
+        Body::Carried(carried) => carried.encode(writer),
         Body::Again(packet) => writer.raw(packet.body),
     }
 }

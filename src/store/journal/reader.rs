@@ -3,14 +3,40 @@
 use std::collections::BTreeMap;
 
 use super::packet::{Content, Packet, Position};
-use super::recovery::{advance, first_tail, say};
+use super::recovery::{advance, advance_at, first_tail, say};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
-use super::writer::Placed;
+use super::writer::{Placed, Tail};
 use crate::limits::PACKET_BYTES_MAX;
 use crate::store::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 
 /// Segments kept open for reading.
 const OPEN_SEGMENTS_MAX: usize = 16;
+
+/// Bytes that a walk reads at once.
+const WINDOW_BYTES: usize = 256 * 1024;
+
+/// A place in a walk through one segment. A clone goes on from there by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    tail: Tail,
+    end: u32,
+    running_ms: u64,
+    window: Vec<u8>,
+    window_at: u32,
+}
+
+impl Walk {
+    /// The segment.
+    pub(crate) fn segment(&self) -> u32 {
+        self.tail.segment
+    }
+
+    /// The same place, without what was read ahead.
+    pub(crate) fn place(&self) -> Self {
+        let Self { tail, end, running_ms, .. } = *self;
+        Self { tail, end, running_ms, window: Vec::new(), window_at: 0 }
+    }
+}
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +99,11 @@ impl<D: Disk> JournalReader<D> {
     /// Another reader of the same journal.
     pub(crate) fn sibling(&self) -> Self {
         Self::new(self.disk.clone(), self.segment_bytes)
+    }
+
+    /// The size of a segment.
+    pub(crate) fn segment_bytes(&self) -> usize {
+        self.segment_bytes as usize
     }
 
     /// The packet at a place.
@@ -174,6 +205,42 @@ impl<D: Disk> JournalReader<D> {
             Err(ReadError::Disk(error)) if error.kind == DiskErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Begins to walk through one segment that ends at `end`.
+    pub(crate) fn begin_walk(&mut self, number: u32, end: u32) -> Result<Walk, ReadError> {
+        let header = self.segment(number)?.1;
+        Ok(Walk { tail: first_tail(&header), end, running_ms: header.running_ms, window: Vec::new(), window_at: 0 })
+    }
+
+    /// The next packet of a walk, with the running time at which it was written; nothing at the end. Whatever is wrong
+    /// is damage, as in [`JournalReader::walk`].
+    pub(crate) fn walk_on(&mut self, walk: &mut Walk) -> Result<Option<(ReadPacket, u64)>, ReadError> {
+        if walk.tail.offset >= walk.end {
+            return Ok(None);
+        }
+        let place = walk.tail.position();
+        let mut at = walk.tail.offset.saturating_sub(walk.window_at) as usize;
+        if Packet::decode(walk.window.get(at..).unwrap_or_default(), walk.tail.salt).is_err() {
+            walk.window = self.bytes(place, WINDOW_BYTES.min((walk.end - walk.tail.offset) as usize))?;
+            (walk.window_at, at) = (walk.tail.offset, 0);
+        }
+        if Packet::decode(walk.window.get(at..).unwrap_or_default(), walk.tail.salt).is_err() {
+            walk.window = self.bytes(place, PACKET_BYTES_MAX.min((walk.end - walk.tail.offset) as usize))?;
+        }
+        let window = walk.window.get(at..).unwrap_or_default();
+        let (packet, after) = advance_at(window, walk.tail).map_err(|error| damaged(place, say(error)))?;
+        let read = read_packet(&packet, place).ok_or_else(|| damaged(place, "a whole packet holds no value"))?;
+        walk.tail = after;
+        if let Content::Watermark(watermark) = &read.content {
+            walk.running_ms = watermark.running_ms;
+        }
+        Ok(Some((read, walk.running_ms)))
+    }
+
+    /// Closes the segments before one: they are about to be removed, and an open file keeps its space.
+    pub(crate) fn forget_before(&mut self, first: u32) {
+        self.open = self.open.split_off(&first);
     }
 
     fn bytes(&mut self, position: Position, bytes_max: usize) -> Result<Vec<u8>, ReadError> {

@@ -9,7 +9,7 @@
 //! What is accepted above the watermark was perhaps never synced: after a kill or a failed sync it may be readable
 //! from memory only. So it is written again, into a new segment, marked and synced, before anything is answered.
 
-use super::head::{self, HEAD_FILE};
+use super::head::{self, HEAD_FILE, Head};
 use super::packet::{Body, Content, ContentError, Packet, PacketError, Position, Watermark, encode, watermark_at};
 use super::segment::{
     HeaderError, JOURNAL_DIRECTORY, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
@@ -41,6 +41,20 @@ pub(crate) struct Opened<D: Disk> {
     pub(crate) index_agrees: bool,
     /// The clocks of the newest packet.
     pub(crate) last: Now,
+    /// The segment with which the log begins.
+    pub(crate) first: u32,
+    /// The segments that are ended, from the first on.
+    pub(crate) sealed: Vec<Sealed>,
+}
+
+/// A segment that has a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) number: u32,
+    /// Where its packets end.
+    pub(crate) end: u32,
+    /// The running time at which its successor was begun.
+    pub(crate) ended_ms: u64,
 }
 
 /// Whether a directory without a `FORMAT` file was merely interrupted while it was made: nothing was ever written.
@@ -67,23 +81,23 @@ pub(crate) fn create<D: Disk>(journal: &mut Journal<D>) -> Result<(), OpenError>
     journal.disk.sync_directory("")?;
     head::create(&journal.disk, journal.directory)?;
     let spare = make_now(&journal.disk, "first", u64::from(journal.segment_bytes))?;
-    begin_segment(journal, spare, beginning(), 0, |_, _| {})?;
+    begin_segment(journal, spare, beginning(), 1, 0, |_, _| {})?;
     Ok(())
 }
 
 /// Opens a journal; `applied` is what the index says. Errors leave the segments as they are.
 pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Result<Opened<D>, OpenError> {
     remove_leftovers(&journal.disk)?;
-    let headers = read_headers(&journal)?;
-    let last = *headers.last().ok_or_else(|| missing(1))?;
-    let named = head::read(&journal.disk, journal.directory)?;
+    let Head { newest: named, first } = head::read(&journal.disk, journal.directory)?;
+    let Headers { log: headers, cleaned } = read_headers(&journal, first)?;
+    let last = *headers.last().ok_or_else(|| missing(first))?;
     if named > last.number || applied.is_some_and(|applied| applied.end.segment > last.number) {
         return Err(missing(last.number + 1));
     }
     if named + 1 < last.number {
         return Err(head::behind(named, last.number));
     }
-    let first_scanned = applied.map_or(1, |applied| applied.end.segment.max(1));
+    let first_scanned = applied.map_or(first, |applied| applied.end.segment.max(first));
     let mut scan = Scan { applied, ..Scan::default() };
     for pair in headers.windows(2) {
         let [header, next] = pair else { continue };
@@ -99,12 +113,15 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
     let running_ms = scan.last.running_ms.max(last.running_ms);
     let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
     // What a kill left may be in memory only: the name of the last segment, which is used from here on, and the head,
-    // even if it says so already. Before another segment is made, because the head is one behind at most.
+    // even if it says so already. Before another segment is made, because the head is one behind at most. The slot of
+    // the last segment comes first: until it is durable, the other one may be the only one that is not too far behind.
     journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
-    head::record(&journal.disk, journal.directory, last.number)?;
+    head::record(&journal.disk, journal.directory, Head { newest: last.number, first })?;
+    head::record(&journal.disk, journal.directory, Head { newest: last.number.saturating_sub(1), first })?;
+    remove_cleaned(&journal.disk, &cleaned)?;
     let (disk, segment_bytes) = (journal.disk.clone(), journal.segment_bytes);
     let writer = if clean && !changes_above {
-        go_on_in_place(journal, &bytes, synced, tail)?
+        go_on_in_place(journal, &bytes, synced, tail, first)?
     } else {
         tracing::warn!(
             file = segment_path(last.number),
@@ -112,14 +129,36 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
             accepted = tail.offset - synced.offset,
             "the journal was not closed: what is whole behind the last sync is written again"
         );
-        write_again(journal, &bytes, synced, tail, last_now)?
+        write_again(journal, &bytes, synced, tail, first, last_now)?
     };
     // Of the one before too: a kill may have come between the ending and this.
     release_rest(&disk, last.previous_end, segment_bytes);
     if writer.end().segment > last.number {
         release_rest(&disk, synced.position(), segment_bytes);
     }
-    Ok(Opened { end: writer.end(), writer, index_agrees: applied.is_none() || scan.applied_found, last: last_now })
+    let mut sealed: Vec<Sealed> = headers.windows(2).filter_map(sealed_of).collect();
+    if writer.end().segment > last.number {
+        sealed.push(Sealed { number: last.number, end: synced.offset, ended_ms: running_ms });
+    }
+    let index_agrees = applied.is_none() || scan.applied_found;
+    Ok(Opened { end: writer.end(), writer, index_agrees, last: last_now, first, sealed })
+}
+
+fn sealed_of(pair: &[SegmentHeader]) -> Option<Sealed> {
+    let [header, next] = pair else { return None };
+    Some(Sealed { number: header.number, end: next.previous_end.offset, ended_ms: next.running_ms })
+}
+
+/// Removes what a crash in the middle of a cleaning left: the head says already that the log begins behind it.
+fn remove_cleaned<D: Disk>(disk: &D, cleaned: &[u32]) -> Result<(), OpenError> {
+    for number in cleaned {
+        tracing::info!(file = segment_path(*number), "removed: it was cleaned before the last stop");
+        disk.remove(&segment_path(*number))?;
+    }
+    if !cleaned.is_empty() {
+        disk.sync_directory(JOURNAL_DIRECTORY)?;
+    }
+    Ok(())
 }
 
 #[derive(Default)]
@@ -143,7 +182,7 @@ impl Scan {
                 self.last = Now { running_ms: watermark.running_ms, wall_ms: watermark.wall_ms };
                 Ok(())
             }
-            Ok(Content::Effect(_) | Content::Marks(_)) => Ok(()),
+            Ok(Content::Effect(_) | Content::Marks(_) | Content::Carried(_)) => Ok(()),
             Err(ContentError::Newer) => Err(OpenError::NewerFormat {
                 file: segment_path(number),
                 found: u32::from(u8::MAX),
@@ -156,8 +195,17 @@ impl Scan {
     }
 }
 
-fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, OpenError> {
+/// What stands in the journal's directory.
+struct Headers {
+    /// The segments of the log, in their order.
+    log: Vec<SegmentHeader>,
+    /// The numbers of segments before the first.
+    cleaned: Vec<u32>,
+}
+
+fn read_headers<D: Disk>(journal: &Journal<D>, first: u32) -> Result<Headers, OpenError> {
     let mut headers: Vec<SegmentHeader> = Vec::new();
+    let mut cleaned = Vec::new();
     for file in journal.disk.list_or_none(JOURNAL_DIRECTORY)? {
         if file.name == HEAD_FILE {
             continue;
@@ -166,7 +214,11 @@ fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, Ope
             tracing::warn!(file = file.name, "a file in the journal's directory that is no segment; left alone");
             continue;
         };
-        let expected = u32::try_from(headers.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if number < first {
+            cleaned.push(number);
+            continue;
+        }
+        let expected = headers.last().map_or(first, |header| header.number.saturating_add(1));
         if number != expected {
             return Err(missing(expected));
         }
@@ -176,7 +228,7 @@ fn read_headers<D: Disk>(journal: &Journal<D>) -> Result<Vec<SegmentHeader>, Ope
         }
         headers.push(read_header(journal, number, headers.last())?);
     }
-    Ok(headers)
+    Ok(Headers { log: headers, cleaned })
 }
 
 fn read_header<D: Disk>(
@@ -193,9 +245,14 @@ fn read_header<D: Disk>(
         HeaderError::BadCrc => corrupt(number, 0, "the header's CRC does not fit"),
         HeaderError::Malformed(error) => corrupt(number, 0, &format!("the header holds no value: {error}")),
     })?;
-    let (end, lsn) = previous.map_or((Position::default(), 1), |previous| {
-        (Position { segment: previous.number, offset: header.previous_end.offset }, previous.first_lsn)
-    });
+    let (end, lsn) = match previous {
+        Some(previous) => {
+            (Position { segment: previous.number, offset: header.previous_end.offset }, previous.first_lsn)
+        }
+        None if number == 1 => (Position::default(), 1),
+        // Its predecessor is cleaned: where that ended is no longer to be compared with anything.
+        None => (Position { segment: number.saturating_sub(1), offset: header.previous_end.offset }, 1),
+    };
     let reason = if header.directory != journal.directory {
         "the segment belongs to another data directory"
     } else if header.number != number {
@@ -273,8 +330,12 @@ fn scan_last(bytes: &[u8], header: &SegmentHeader, scan: &mut Scan) -> Result<Ta
 
 /// Reads the packet at `tail` and checks its LSN and the chain; gives the tail behind it.
 pub(crate) fn advance(bytes: &[u8], tail: Tail) -> Result<(Packet<'_>, Tail), Bad> {
-    let packet =
-        Packet::decode(bytes.get(offset(tail.offset)..).unwrap_or_default(), tail.salt).map_err(Bad::Packet)?;
+    advance_at(bytes.get(offset(tail.offset)..).unwrap_or_default(), tail)
+}
+
+/// The same, where the packet at `tail` stands at the front of `bytes`.
+pub(crate) fn advance_at(bytes: &[u8], tail: Tail) -> Result<(Packet<'_>, Tail), Bad> {
+    let packet = Packet::decode(bytes, tail.salt).map_err(Bad::Packet)?;
     if packet.lsn != tail.next_lsn {
         return Err(Bad::Lsn);
     }
@@ -336,6 +397,7 @@ fn go_on_in_place<D: Disk>(
     bytes: &[u8],
     synced: Tail,
     tail: Tail,
+    first: u32,
 ) -> Result<Writer<D>, OpenError> {
     let file = journal.disk.open(&segment_path(tail.segment))?;
     if synced != tail {
@@ -343,7 +405,7 @@ fn go_on_in_place<D: Disk>(
         file.write_at(u64::from(synced.offset), again)?;
     }
     file.sync()?;
-    Ok(Writer::new(journal, file, tail))
+    Ok(Writer::new(journal, file, tail, first))
 }
 
 /// Writes what was accepted above the watermark into a new segment, which ends the old one at the watermark. The
@@ -355,6 +417,7 @@ fn write_again<D: Disk>(
     bytes: &[u8],
     synced: Tail,
     tail: Tail,
+    first: u32,
     now: Now,
 ) -> Result<Writer<D>, OpenError> {
     let mut accepted = Vec::new();
@@ -369,14 +432,14 @@ fn write_again<D: Disk>(
         accepted.pop();
     }
     let spare = make_now(&journal.disk, "recovered", u64::from(journal.segment_bytes))?;
-    let (file, tail) = begin_segment(&mut journal, spare, synced, now.running_ms, |out, tail| {
+    let (file, tail) = begin_segment(&mut journal, spare, synced, first, now.running_ms, |out, tail| {
         for packet in &accepted {
             push(out, tail, &Body::Again(packet));
         }
         let Now { running_ms, wall_ms } = now;
         push(out, tail, &Body::Watermark(Watermark { synced: tail.position(), running_ms, wall_ms }));
     })?;
-    Ok(Writer::new(journal, file, tail))
+    Ok(Writer::new(journal, file, tail, first))
 }
 
 /// Gives the space of the zeros at the end of a closed segment back, which a kill would cost otherwise: the file reads

@@ -38,7 +38,7 @@ pub(crate) enum Step<D: Disk> {
 impl<D: Disk> SpareMaker<D> {
     /// Begins a file; two with the same `name` must not be in the making at once.
     pub(crate) fn begin(disk: &D, name: &str, segment_bytes: u64) -> Result<Self, DiskError> {
-        let path = format!("{JOURNAL_DIRECTORY}/{name}{SUFFIX}");
+        let path = spare_path(name);
         if disk.exists(&path)? {
             disk.remove(&path)?;
         }
@@ -78,9 +78,14 @@ pub(crate) fn make_now<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Res
     }
 }
 
+/// The path of a spare.
+pub(crate) fn spare_path(name: &str) -> String {
+    format!("{JOURNAL_DIRECTORY}/{name}{SUFFIX}")
+}
+
 /// Removes an unfinished or unused spare.
 pub(crate) fn remove_named<D: Disk>(disk: &D, name: &str) -> Result<(), DiskError> {
-    disk.remove(&format!("{JOURNAL_DIRECTORY}/{name}{SUFFIX}"))
+    disk.remove(&spare_path(name))
 }
 
 /// Removes what an earlier run left unfinished or unused. A spare's own file may be incomplete, and nothing tells.

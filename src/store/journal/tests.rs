@@ -279,7 +279,7 @@ fn every_subset_of_pending_writes_leaves_a_prefix() {
 
 /// A writer that goes on where another stands, on a copy of its disk.
 fn open_without_recovery(disk: &SimulatedDisk, writer: &Writer<SimulatedDisk>) -> Writer<SimulatedDisk> {
-    Writer::new(journal(disk), disk.open(&segment_path(writer.end().segment)).unwrap(), writer.tail())
+    Writer::new(journal(disk), disk.open(&segment_path(writer.end().segment)).unwrap(), writer.tail(), 1)
 }
 
 #[test]
@@ -519,10 +519,10 @@ fn a_packet_of_a_newer_version_is_named_and_not_cut() {
     let mut bytes = Vec::new();
     let crc =
         encode(&mut bytes, tail.salt, tail.next_lsn, tail.previous_crc, &Body::Watermark(packet::Watermark::default()));
-    // Kind 0x16 under the same CRC: a later version's log start.
+    // Kind 0x17 under the same CRC: a later version's.
     let old = crc32(&bytes, tail.salt);
     assert_eq!(old, crc);
-    bytes[4] = 0x16;
+    bytes[4] = 0x17;
     let new = crc32(&bytes, tail.salt);
     bytes[20..24].copy_from_slice(&new.to_be_bytes());
     disk.tamper(&segment_path(1), |content| {

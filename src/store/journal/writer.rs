@@ -1,9 +1,12 @@
 //! Appending: group commit, markers, and rolling from one segment to the next.
 
-use super::head;
+use std::collections::VecDeque;
+
+use super::head::{self, Head};
 use super::packet::{Body, Position, WATERMARK_BYTES, Watermark, encode, padded};
 use super::segment::{DirectoryId, JOURNAL_DIRECTORY, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::spare::{Spare, make_now};
+use crate::store::carried::Carried;
 use crate::store::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::store::{Change, record};
 
@@ -36,6 +39,15 @@ impl Placed {
     pub(crate) fn end(&self) -> Position {
         Position { segment: self.position.segment, offset: self.position.offset + self.bytes }
     }
+}
+
+/// One of the two slots of the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadSlot {
+    /// That of the segment before the newest.
+    Older,
+    /// That of the newest segment.
+    Newer,
 }
 
 /// What all segments of a journal have in common.
@@ -75,29 +87,47 @@ pub(crate) struct Writer<D: Disk> {
     tail: Tail,
     synced: Position,
     poisoned: Option<DiskError>,
-    spare: Option<Spare<D::File>>,
+    /// The segment with which the log begins.
+    first: u32,
+    /// At most two: the next segment, and one in reserve for cleaning on a full disk.
+    spares: VecDeque<Spare<D::File>>,
     unwritten: Vec<u8>,
     marked: bool,
 }
 
 impl<D: Disk> Writer<D> {
-    /// Goes on at `tail`, up to which everything is synced.
-    pub(crate) fn new(journal: Journal<D>, file: D::File, tail: Tail) -> Self {
+    /// Goes on at `tail`, up to which everything is synced; the log begins with the segment `first`.
+    pub(crate) fn new(journal: Journal<D>, file: D::File, tail: Tail, first: u32) -> Self {
         let synced = tail.position();
-        Self { journal, file, tail, synced, poisoned: None, spare: None, unwritten: Vec::new(), marked: true }
+        let (spares, unwritten) = (VecDeque::new(), Vec::new());
+        Self { journal, file, tail, synced, poisoned: None, first, spares, unwritten, marked: true }
     }
 
-    /// Writes changes in their order and syncs once; gives where each went. After an error nothing of the batch may
-    /// be acknowledged, and the writer is poisoned.
+    /// Changes alone.
+    #[cfg(test)]
     pub(crate) fn append_batch<'c>(
         &mut self,
         changes: impl IntoIterator<Item = &'c Change>,
         now: Now,
     ) -> Result<Vec<Placed>, DiskError> {
+        self.append(changes, &[], now)
+    }
+
+    /// Writes changes in their order, and behind them what cleaning carries, and syncs once; gives where each went.
+    /// After an error nothing of the batch may be acknowledged, and the writer is poisoned.
+    pub(crate) fn append<'c>(
+        &mut self,
+        changes: impl IntoIterator<Item = &'c Change>,
+        carried: &[Carried],
+        now: Now,
+    ) -> Result<Vec<Placed>, DiskError> {
         self.guarded(|writer| {
             let mut placed = Vec::new();
             for change in changes {
-                placed.push(writer.place(change, now)?);
+                placed.push(writer.place(&Body::Change(change), change_bytes(change), now)?);
+            }
+            for carried in carried {
+                placed.push(writer.place(&Body::Carried(carried), carried_bytes(carried), now)?);
             }
             if !placed.is_empty() {
                 writer.write_and_sync()?;
@@ -124,25 +154,53 @@ impl<D: Disk> Writer<D> {
         })
     }
 
-    /// Marks the current segment, and goes on in the next one: nothing is written to it any more.
-    pub(crate) fn seal(&mut self, now: Now) -> Result<(), DiskError> {
-        self.mark(now)?;
-        self.guarded(|writer| writer.roll(now))
-    }
-
     /// Whether a marker is due.
     pub(crate) fn needs_mark(&self) -> bool {
         !self.marked && self.poisoned.is_none()
     }
 
-    /// Keeps a spare for the next roll.
-    pub(crate) fn put_spare(&mut self, spare: Spare<D::File>) {
-        self.spare = Some(spare);
+    /// Ends the segment here and goes on in the next one; gives the number of the one that was ended. A segment without
+    /// packets is not ended: then it is the one before. A marker comes first: in a backup the ended segment is the last
+    /// one, and without a successor nothing else says that all of it was synced.
+    pub(crate) fn seal(&mut self, now: Now) -> Result<u32, DiskError> {
+        self.mark(now)?;
+        self.guarded(|writer| {
+            if writer.tail.offset > SEGMENT_HEADER_BYTES {
+                writer.roll(now)?;
+                writer.marked = true;
+            }
+            Ok(writer.tail.segment.saturating_sub(1))
+        })
     }
 
-    /// Whether there is a spare.
-    pub(crate) fn has_spare(&self) -> bool {
-        self.spare.is_some()
+    /// Says durably, in one of the two slots of the head, that the log begins with the segment `first`. Only when both
+    /// say so may the segments before it be removed: one call for each, so that no more than one sync is in the way of
+    /// the next acknowledgement.
+    pub(crate) fn record_first(&mut self, first: u32, slot: HeadSlot) -> Result<(), DiskError> {
+        self.guarded(|writer| {
+            let newest = match slot {
+                HeadSlot::Older => writer.tail.segment.saturating_sub(1),
+                HeadSlot::Newer => writer.tail.segment,
+            };
+            head::record(&writer.journal.disk, writer.journal.directory, Head { newest, first })?;
+            writer.first = writer.first.max(first);
+            Ok(())
+        })
+    }
+
+    /// The segment with which the log begins.
+    pub(crate) fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// Keeps a spare for the next roll.
+    pub(crate) fn put_spare(&mut self, spare: Spare<D::File>) {
+        self.spares.push_back(spare);
+    }
+
+    /// How many spares there are.
+    pub(crate) fn spare_count(&self) -> usize {
+        self.spares.len()
     }
 
     /// Bytes of packets that fit into the rest of this segment.
@@ -158,6 +216,11 @@ impl<D: Disk> Writer<D> {
     /// The place behind the last packet.
     pub(crate) fn end(&self) -> Position {
         self.tail.position()
+    }
+
+    /// The LSN of the next packet.
+    pub(crate) fn next_lsn(&self) -> u64 {
+        self.tail.next_lsn
     }
 
     /// Where the next packet goes, for tests that write it themselves.
@@ -177,20 +240,19 @@ impl<D: Disk> Writer<D> {
         outcome
     }
 
-    /// Encodes one change, behind the head of the batch where it is the first of its segment.
-    fn place(&mut self, change: &Change, now: Now) -> Result<Placed, DiskError> {
-        let bytes = change_bytes(change);
+    /// Encodes one packet, behind the head of the batch where it is the first of its segment.
+    fn place(&mut self, body: &Body<'_>, bytes: usize, now: Now) -> Result<Placed, DiskError> {
         let head = |writer: &Self| if writer.unwritten.is_empty() { WATERMARK_BYTES } else { 0 };
         if (head(self) + bytes) as u64 > self.room_bytes() {
             self.roll(now)?;
-            assert!((head(self) + bytes) as u64 <= self.room_bytes(), "every change fits an empty segment");
+            assert!((head(self) + bytes) as u64 <= self.room_bytes(), "every packet fits an empty segment");
         }
         if self.unwritten.is_empty() {
             let watermark = Watermark { synced: self.synced, running_ms: now.running_ms, wall_ms: now.wall_ms };
             self.push(&Body::Watermark(watermark));
         }
         let (lsn, position) = (self.tail.next_lsn, self.tail.position());
-        self.push(&Body::Change(change));
+        self.push(body);
         debug_assert_eq!((self.tail.offset - position.offset) as usize, bytes, "what was granted is what it takes");
         Ok(Placed { lsn, position, bytes: self.tail.offset - position.offset })
     }
@@ -221,12 +283,12 @@ impl<D: Disk> Writer<D> {
     /// successor counts as synced up to the end that the successor names.
     fn roll(&mut self, now: Now) -> Result<(), DiskError> {
         self.write_and_sync()?;
-        let spare = match self.spare.take() {
+        let spare = match self.spares.pop_front() {
             Some(spare) => spare,
             None => make_now(&self.journal.disk, "roll", u64::from(self.journal.segment_bytes))?,
         };
         let previous = self.tail;
-        let (file, tail) = begin_segment(&mut self.journal, spare, previous, now.running_ms, |_, _| {})?;
+        let (file, tail) = begin_segment(&mut self.journal, spare, previous, self.first, now.running_ms, |_, _| {})?;
         self.file = file;
         self.tail = tail;
         self.synced = tail.position();
@@ -241,6 +303,7 @@ pub(crate) fn begin_segment<D: Disk>(
     journal: &mut Journal<D>,
     spare: Spare<D::File>,
     previous: Tail,
+    first: u32,
     running_ms: u64,
     fill: impl FnOnce(&mut Vec<u8>, &mut Tail),
 ) -> Result<(D::File, Tail), DiskError> {
@@ -262,7 +325,7 @@ pub(crate) fn begin_segment<D: Disk>(
     spare.file.sync()?;
     journal.disk.rename(&spare.path, &segment_path(number))?;
     journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
-    head::record(&journal.disk, journal.directory, number)?;
+    head::record(&journal.disk, journal.directory, Head { newest: number, first })?;
     Ok((spare.file, tail))
 }
 
@@ -274,6 +337,11 @@ fn out_of_numbers(path: &str) -> DiskError {
 /// The tail before the first segment of all.
 pub(crate) fn beginning() -> Tail {
     Tail { segment: 0, salt: 0, offset: 0, next_lsn: 1, previous_crc: 0 }
+}
+
+/// Exactly the bytes that a carried packet takes in the journal.
+pub(crate) fn carried_bytes(carried: &Carried) -> usize {
+    padded(carried.body_bytes())
 }
 
 /// Exactly the bytes that a change takes in the journal, header and padding included.

@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Report, journal, wall_ms};
+use super::journal::{self, SealedLog};
+use super::{CleaningHold, Report, wall_ms};
 use crate::store::care::{Source, check_place, copy_journal};
 use crate::store::directory::Format;
 use crate::store::disk::Disk;
@@ -53,8 +54,8 @@ impl Backups {
         report: Report,
         commits: Sender<journal::Message>,
         stopping: Arc<AtomicBool>,
+        cleaning_held: Arc<AtomicUsize>,
     ) -> Self {
-        let cleaning_held = Arc::new(AtomicUsize::new(0));
         let task = Task { data: None, format, report, commits, stopping, cleaning_held };
         Self { task, busy: Arc::new(AtomicBool::new(false)), thread: Mutex::new(None) }
     }
@@ -108,50 +109,35 @@ impl Task {
             let text = format!("the disk of the data directory has {free} bytes left, and {needed} are needed");
             return Err(BackupError::NoSpace(text));
         }
-        let _held = Hold::new(&self.cleaning_held);
-        let last = self.seal()?;
+        let _held = CleaningHold::new(&self.cleaning_held, &self.commits);
+        let SealedLog { first, last } = self.seal()?;
+        if last < first {
+            return Err(BackupError::Place("nothing was ever written: there is nothing to back up".to_owned()));
+        }
         // What a seal leaves empty is given back, as recovery gives it back; where that is not possible it stays taken.
         let start = Position { segment: last, offset: SEGMENT_HEADER_BYTES };
         release_rest(&disk, start, self.format.segment_bytes);
         let go_on = || !self.stopping.load(Ordering::Relaxed);
         let format = self.format;
-        let source = Source { data, format, last, last_is_open: false, made_at_ms: wall_ms(), go_on: &go_on };
+        let source = Source { data, format, first, last, last_is_open: false, made_at_ms: wall_ms(), go_on: &go_on };
         copy_journal(&source, target, &mut |_| {})
     }
 
-    /// The number of the last segment, sealed behind everything committed so far.
-    fn seal(&self) -> Result<u32, BackupError> {
-        let (sealed, reply) = mpsc::channel();
-        self.commits.send(journal::Message::Roll(sealed)).map_err(|_| BackupError::Stopping)?;
+    /// The segments that are sealed behind everything committed so far.
+    fn seal(&self) -> Result<SealedLog, BackupError> {
         let until = Instant::now() + SEAL_PATIENCE;
-        loop {
-            match reply.recv_timeout(LOOK) {
-                Ok(number) => return Ok(number),
-                Err(RecvTimeoutError::Disconnected) => return Err(BackupError::Stopping),
-                Err(RecvTimeoutError::Timeout) if self.stopping.load(Ordering::Relaxed) => {
-                    return Err(BackupError::Stopping);
-                }
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= until => {
-                    return Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+        while Instant::now() < until {
+            let (sealed, reply) = mpsc::channel();
+            self.commits.send(journal::Message::Seal(sealed)).map_err(|_| BackupError::Stopping)?;
+            if let Some(sealed) = reply.recv().map_err(|_| BackupError::Stopping)? {
+                return Ok(sealed);
             }
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(BackupError::Stopping);
+            }
+            // Without a spare there is nothing to go on in; the spare thread makes one, unless the disk is full.
+            std::thread::park_timeout(LOOK);
         }
-    }
-}
-
-/// Keeps cleaning from deleting segments while it lives.
-struct Hold(Arc<AtomicUsize>);
-
-impl Hold {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()))
     }
 }

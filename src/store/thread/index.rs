@@ -1,21 +1,25 @@
-//! The index thread: replays, folds, flushes, answers; makes the index anew when it fails.
+//! The index thread: replays, folds, flushes, answers, plans cleaning; makes the index anew when it fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
-use super::{Backlog, Report};
+use super::{Backlog, Clock, Report, journal};
+use crate::store::carried::{Carried, Carrying};
+use crate::store::cleaner::{Action, Cleaner, Space};
 use crate::store::directory::Format;
 use crate::store::disk::Disk;
 use crate::store::index::sled::panic_text;
 use crate::store::index::{IndexError, IndexHome};
 use crate::store::indexer::{FLUSH_BYTES, FoldError, Indexer};
-use crate::store::journal::{DirectoryId, JournalReader, Placed, Position};
-use crate::store::{Change, Event, Request};
+use crate::store::journal::{Content, DirectoryId, JournalReader, Placed, Position};
+use crate::store::{Event, Request, Retention};
 
 /// Quiet time after which what is folded is flushed, so that a next start has little to replay.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
+/// Pause after which it is looked whether the oldest segment is too old, or a hold on cleaning has ended.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Journal that may be folded over a layer that is still being flushed; then folding waits for the flush.
 const UNFROZEN_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
 /// How often in one run the index is made anew before storage gives up.
@@ -23,8 +27,12 @@ const RENEWALS_MAX: u32 = 3;
 
 /// What the index thread is told.
 pub(crate) enum Message {
-    /// These were synced.
-    Packets { packets: Vec<(Placed, Change)>, running_ms: u64 },
+    /// These were synced; if they end a slice of cleaning, what came of it.
+    Packets { packets: Vec<(Placed, Content)>, running_ms: u64, carrying: Option<Carrying> },
+    /// The segments before this one are gone.
+    Released { first: u32 },
+    /// Whether there is space for the next segment.
+    Space(Space),
     /// Anything but a commit.
     LookUp(Request),
     /// Finish.
@@ -36,6 +44,16 @@ pub(super) struct Start<D: Disk> {
     pub(super) indexer: Indexer<D>,
     pub(super) rebuilding: bool,
     pub(super) reader: JournalReader<D>,
+    pub(super) cleaner: Cleaner,
+    pub(super) retention: Retention,
+}
+
+/// Those whom it talks to.
+pub(super) struct Links {
+    pub(super) report: Report,
+    pub(super) journal: Sender<journal::Message>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) clock: Clock,
 }
 
 pub(super) struct IndexThread<D: Disk> {
@@ -47,8 +65,9 @@ pub(super) struct IndexThread<D: Disk> {
     end: Position,
     renewals: u32,
     rebuilding: bool,
-    report: Report,
-    backlog: Arc<Backlog>,
+    cleaner: Cleaner,
+    retention: Retention,
+    links: Links,
 }
 
 /// Moves the index that is there aside and opens an empty one.
@@ -64,25 +83,19 @@ pub(super) fn renew<D: Disk>(
 }
 
 impl<D: Disk> IndexThread<D> {
-    pub(super) fn new(
-        start: Start<D>,
-        home: Box<dyn IndexHome>,
-        format: Format,
-        end: Position,
-        report: Report,
-        backlog: Arc<Backlog>,
-    ) -> Self {
-        let Start { indexer, rebuilding, reader } = start;
-        let directory = format.directory;
-        Self { indexer: Some(indexer), reader, home, directory, end, renewals: 0, rebuilding, report, backlog }
+    pub(super) fn new(start: Start<D>, home: Box<dyn IndexHome>, format: Format, end: Position, links: Links) -> Self {
+        let Start { mut indexer, rebuilding, reader, cleaner, retention } = start;
+        indexer.set_retention(retention);
+        let (indexer, directory) = (Some(indexer), format.directory);
+        Self { indexer, reader, home, directory, end, renewals: 0, rebuilding, cleaner, retention, links }
     }
 
     pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), String> {
         let outcome = self.turns(queue);
-        self.backlog.give_up();
+        self.links.backlog.give_up();
         if let Err(message) = &outcome {
             tracing::error!("{message}");
-            self.report.say(Event::Failed { message: message.clone() });
+            self.links.report.say(Event::Failed { message: message.clone() });
         }
         outcome
     }
@@ -90,23 +103,22 @@ impl<D: Disk> IndexThread<D> {
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
         self.guarded(Self::replay)?;
         self.rebuilding = false;
-        self.report.say(Event::Ready);
+        self.links.report.say(Event::Ready);
         loop {
+            self.clean()?;
             match self.next(queue) {
-                Next::Message(Message::Packets { packets, running_ms }) => {
-                    if let Some((placed, _)) = packets.last() {
-                        self.end = placed.end();
-                    }
-                    self.guarded(|thread| thread.fold(&packets, running_ms))?;
-                    let bytes = packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum();
-                    self.backlog.take(bytes);
+                Next::Message(Message::Packets { packets, running_ms, carrying }) => {
+                    self.take_packets(&packets, running_ms, carrying)?;
                 }
+                Next::Message(Message::Released { first }) => self.cleaner.handle_released(first),
+                Next::Message(Message::Space(space)) => self.cleaner.handle_space(space),
                 Next::Message(Message::LookUp(request)) => {
                     let answer = self.guarded(|thread| thread.answer(&request))?;
                     if let Some(event) = answer {
-                        self.report.say(event);
+                        self.links.report.say(event);
                     }
                 }
+                Next::Turn => {}
                 Next::Quiet => self.guarded(Self::flush_some)?,
                 Next::Message(Message::Stop) | Next::Gone => {
                     return self.guarded(|thread| Ok(thread.indexer()?.flush()?));
@@ -115,13 +127,70 @@ impl<D: Disk> IndexThread<D> {
         }
     }
 
-    /// The next message, or that there is time to flush.
+    fn take_packets(
+        &mut self,
+        packets: &[(Placed, Content)],
+        running_ms: u64,
+        carrying: Option<Carrying>,
+    ) -> Result<(), String> {
+        if let Some((placed, _)) = packets.last() {
+            self.end = placed.end();
+        }
+        self.guarded(|thread| thread.fold(packets, running_ms))?;
+        self.links.backlog.take(packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum());
+        // What a slice carries stands behind the changes of its batch; its marks look like other marks, and count as
+        // changes here, which only makes cleaning a little more willing.
+        for (placed, content) in packets {
+            match content {
+                Content::Carried(_) => self.cleaner.note_carried(*placed, running_ms),
+                Content::Effect(_) | Content::Marks(_) | Content::Watermark(_) => {
+                    self.cleaner.note_change(*placed, running_ms);
+                }
+            }
+            if let Content::Carried(Carried::Floors(floors)) = content {
+                self.links.report.say(Event::FloorsMoved { floors: floors.clone() });
+            }
+        }
+        if let Some(carrying) = carrying {
+            let lsn = self.indexer.as_ref().and_then(Indexer::folded).map_or(0, |folded| folded.lsn);
+            self.cleaner.handle_carried(carrying, lsn);
+        }
+        Ok(())
+    }
+
+    /// Goes on with cleaning by one bounded step, if there is something to do.
+    fn clean(&mut self) -> Result<(), String> {
+        let now_ms = self.links.clock.now().running_ms;
+        if self.cleaner.is_releasing() {
+            let _ = self.links.journal.send(journal::Message::Look);
+        }
+        let action = self.guarded(|thread| {
+            let Self { cleaner, indexer: Some(indexer), .. } = thread else { return Ok(None) };
+            cleaner.poll(indexer, now_ms)
+        })?;
+        // A thread that is gone has said `Failed`.
+        let _ = match action {
+            Some(Action::Carry(slice)) => self.links.journal.send(journal::Message::Carry(slice)),
+            Some(Action::Release { first }) => self.links.journal.send(journal::Message::Release { first }),
+            None => Ok(()),
+        };
+        Ok(())
+    }
+
+    fn is_cleaning(&self) -> bool {
+        let now_ms = self.links.clock.now().running_ms;
+        self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_busy(indexer, now_ms))
+    }
+
+    /// The next message, or that there is time to flush, or to go on with cleaning.
     fn next(&self, queue: &Receiver<Message>) -> Next {
         let indexer = self.indexer.as_ref();
-        if indexer.is_some_and(Indexer::is_flushing) {
+        let is_flushing = indexer.is_some_and(Indexer::is_flushing);
+        if is_flushing || self.is_cleaning() {
             return match queue.try_recv() {
                 Ok(message) => Next::Message(message),
-                Err(TryRecvError::Empty) => Next::Quiet,
+                Err(TryRecvError::Empty) if is_flushing => Next::Quiet,
+                Err(TryRecvError::Empty) => Next::Turn,
                 Err(TryRecvError::Disconnected) => Next::Gone,
             };
         }
@@ -132,7 +201,11 @@ impl<D: Disk> IndexThread<D> {
                 Err(RecvTimeoutError::Disconnected) => Next::Gone,
             };
         }
-        queue.recv().map_or(Next::Gone, Next::Message)
+        match queue.recv_timeout(LOOK_AFTER) {
+            Ok(message) => Next::Message(message),
+            Err(RecvTimeoutError::Timeout) => Next::Turn,
+            Err(RecvTimeoutError::Disconnected) => Next::Gone,
+        }
     }
 
     fn indexer(&mut self) -> Result<&mut Indexer<D>, FoldError> {
@@ -141,7 +214,8 @@ impl<D: Disk> IndexThread<D> {
 
     fn replay(&mut self) -> Result<(), FoldError> {
         let (end, rebuilding) = (self.end, self.rebuilding);
-        self.indexer()?.replay(end, |place| {
+        let first = self.cleaner.first();
+        self.indexer()?.replay(first, end, |place| {
             if rebuilding {
                 let Position { segment, offset } = place;
                 tracing::info!(segment, offset, last_segment = end.segment, "making the index anew");
@@ -149,10 +223,10 @@ impl<D: Disk> IndexThread<D> {
         })
     }
 
-    fn fold(&mut self, packets: &[(Placed, Change)], running_ms: u64) -> Result<(), FoldError> {
+    fn fold(&mut self, packets: &[(Placed, Content)], running_ms: u64) -> Result<(), FoldError> {
         let indexer = self.indexer()?;
-        for (placed, change) in packets {
-            indexer.fold(*placed, change, running_ms)?;
+        for (placed, content) in packets {
+            indexer.fold(*placed, content, running_ms)?;
         }
         while indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX {
             indexer.flush_step()?;
@@ -194,7 +268,9 @@ impl<D: Disk> IndexThread<D> {
             self.rebuilding = true;
             self.indexer = None;
             let indexer = renew(&*self.home, self.reader.sibling(), self.directory, &reason);
-            self.indexer = Some(indexer.map_err(|error| format!("the index cannot be made anew: {}", error.0))?);
+            let mut indexer = indexer.map_err(|error| format!("the index cannot be made anew: {}", error.0))?;
+            indexer.set_retention(self.retention);
+            self.indexer = Some(indexer);
             let replayed = catch_unwind(AssertUnwindSafe(|| self.replay()));
             if let Ok(Err(FoldError::Journal(error))) = replayed {
                 return Err(format!("the index cannot be made anew: {error}"));
@@ -204,8 +280,8 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn answer(&mut self, request: &Request) -> Result<Option<Event>, FoldError> {
-        let backlog_bytes = self.backlog.bytes();
-        let (end, renewals) = (self.end, self.renewals);
+        let backlog_bytes = self.links.backlog.bytes();
+        let (end, renewals, journal) = (self.end, self.renewals, self.cleaner.stats());
         let indexer = self.indexer()?;
         Ok(Some(match request {
             Request::Commit { .. } | Request::Backup { .. } => return Ok(None),
@@ -239,14 +315,16 @@ impl<D: Disk> IndexThread<D> {
             Request::ReadStats { read } => {
                 let folded_lsn = indexer.folded().map_or(0, |folded| folded.lsn);
                 let stats = [
-                    ("journal_segment_count", u64::from(end.segment)),
+                    ("journal_live_bytes", indexer.live_bytes()),
+                    ("journal_dropped_entry_count", indexer.dropped_entries()),
                     ("journal_end_offset_bytes", u64::from(end.offset)),
                     ("journal_indexed_lsn", folded_lsn),
                     ("index_backlog_bytes", backlog_bytes),
                     ("index_dirty_count", indexer.dirty() as u64),
                     ("index_renewed_count", u64::from(renewals)),
                 ];
-                let stats = stats.map(|(name, value)| (name.to_owned(), value)).to_vec();
+                let stats = journal.into_iter().chain(stats);
+                let stats = stats.map(|(name, value)| (name.to_owned(), value)).collect();
                 Event::StatsRead { read: *read, stats }
             }
         }))
@@ -256,5 +334,7 @@ impl<D: Disk> IndexThread<D> {
 enum Next {
     Message(Message),
     Quiet,
+    /// Nothing came.
+    Turn,
     Gone,
 }

@@ -1,14 +1,22 @@
 //! The journal thread: takes everything that is queued, writes it, syncs once, reports.
+//!
+//! What cleaning carries goes into the same batches, behind the changes and under the same sync, and never makes one of
+//! them begin a new segment; a step of a release takes one sync in a turn. So cleaning delays no acknowledgement by more
+//! than one sync.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Clock, Report, index, spare};
 use crate::limits::{MARKER_DELAY_MS, PACKET_BYTES_MAX};
+use crate::store::carried::{Slice, Touched};
 use crate::store::disk::{Disk, DiskError};
-use crate::store::journal::{Spare, Writer};
+use crate::store::journal::packet::WATERMARK_BYTES;
+use crate::store::journal::writer::carried_bytes;
+use crate::store::journal::{Content, HeadSlot, Spare, Writer};
 use crate::store::{Change, Event, Ticket, change_bytes};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of changes that go into one batch; more waits for the next one.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -22,10 +30,24 @@ pub(crate) enum Message {
     Commit { ticket: Ticket, change: Change },
     /// A spare segment is there; the file is known to the spare thread's kind of disk.
     Spare(Box<dyn std::any::Any + Send>),
-    /// Seal the current segment, and say which one that was. Waits for a spare: a full disk must not end storage.
-    Roll(Sender<u32>),
+    /// Write this besides the changes.
+    Carry(Slice),
+    /// Make the log begin with this segment.
+    Release { first: u32 },
+    /// Look again whether a release may go on.
+    Look,
+    /// End the segment, and say where the log begins and with which segment it ends then; nothing if there is no room
+    /// for another one.
+    Seal(Sender<Option<SealedLog>>),
     /// Finish.
     Stop,
+}
+
+/// The segments of the log that will not be written any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedLog {
+    pub(crate) first: u32,
+    pub(crate) last: u32,
 }
 
 /// Those whom it talks to.
@@ -35,13 +57,25 @@ pub(super) struct Links {
     pub(super) spares: Sender<spare::Wanted>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) clock: Clock,
+    /// While it is not 0, no segment is removed.
+    pub(super) holds: Arc<AtomicUsize>,
+}
+
+/// How far a release is: each slot of the head is written in a turn of its own.
+#[derive(Clone, Copy, Debug)]
+struct Release {
+    first: u32,
+    /// The newest segment when the older slot was written; written again if there is another one by then.
+    older_written_in: Option<u32>,
 }
 
 pub(super) struct JournalThread<D: Disk> {
     writer: Writer<D>,
     links: Links,
-    spare_wanted: bool,
-    rolls: Vec<Sender<u32>>,
+    spares_wanted: usize,
+    slice: Option<Slice>,
+    release: Option<Release>,
+    touched: Touched,
     committed_bytes: u64,
     credit_bytes: u64,
     batch_at: Instant,
@@ -52,6 +86,7 @@ pub(super) struct JournalThread<D: Disk> {
 struct Taken {
     commits: Vec<(Ticket, Change)>,
     bytes: usize,
+    seals: Vec<Sender<Option<SealedLog>>>,
     stops: bool,
 }
 
@@ -61,8 +96,10 @@ impl<D: Disk> JournalThread<D> {
         let mut thread = Self {
             writer,
             links,
-            spare_wanted: false,
-            rolls: Vec::new(),
+            spares_wanted: 0,
+            slice: None,
+            release: None,
+            touched: Touched::default(),
             committed_bytes: 0,
             credit_bytes: 0,
             batch_at,
@@ -89,7 +126,8 @@ impl<D: Disk> JournalThread<D> {
         loop {
             let taken = self.take(queue)?;
             self.commit(&taken)?;
-            self.seal()?;
+            self.seal(&taken)?;
+            self.go_on_releasing()?;
             self.want_spare();
             self.grant();
             if taken.stops {
@@ -101,7 +139,11 @@ impl<D: Disk> JournalThread<D> {
     /// Waits for something to do, and marks the journal when it has been quiet for a while.
     fn take(&mut self, queue: &Receiver<Message>) -> Result<Taken, DiskError> {
         let mut taken = Taken::default();
-        if self.writer.needs_mark() {
+        if self.may_write_slice(0) || self.may_release() {
+            if let Ok(message) = queue.try_recv() {
+                self.sort(message, &mut taken);
+            }
+        } else if self.writer.needs_mark() {
             let due = self.batch_at + Duration::from_millis(MARKER_DELAY_MS);
             match queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(message) => self.sort(message, &mut taken),
@@ -129,64 +171,138 @@ impl<D: Disk> JournalThread<D> {
             }
             Message::Spare(spare) => {
                 if let Ok(spare) = spare.downcast::<Spare<D::File>>() {
-                    self.spare_wanted = false;
+                    self.spares_wanted = self.spares_wanted.saturating_sub(1);
                     self.writer.put_spare(*spare);
                 }
             }
-            Message::Roll(sealed) => self.rolls.push(sealed),
+            Message::Carry(slice) => {
+                self.touched.forget_through(slice.basis_lsn);
+                self.slice = Some(slice);
+            }
+            Message::Release { first } => self.release = Some(Release { first, older_written_in: None }),
+            Message::Look => {}
+            Message::Seal(reply) => taken.seals.push(reply),
             Message::Stop => taken.stops = true,
         }
     }
 
-    /// Seals the current segment for whoever asked, behind everything that was committed before.
-    fn seal(&mut self) -> Result<(), DiskError> {
-        if self.rolls.is_empty() || !self.writer.has_spare() {
+    fn commit(&mut self, taken: &Taken) -> Result<(), DiskError> {
+        let slice = if self.may_write_slice(taken.bytes) { self.slice.take() } else { None };
+        if taken.commits.is_empty() && slice.is_none() {
             return Ok(());
         }
-        let sealed = self.writer.end().segment;
-        self.writer.seal(self.links.clock.now())?;
-        for roll in self.rolls.drain(..) {
-            // Whoever asked may have given up.
-            let _ = roll.send(sealed);
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, taken: &Taken) -> Result<(), DiskError> {
-        let Some((last, _)) = taken.commits.last() else { return Ok(()) };
         self.links.backlog.wait_for_room();
         let now = self.links.clock.now();
+        let lsn = self.writer.next_lsn();
+        for (_, change) in &taken.commits {
+            self.touched.note(lsn, change);
+        }
+        let (carried, carrying) = slice.map_or((Vec::new(), None), |slice| {
+            let (carried, carrying) = self.touched.what_is_true(slice);
+            (carried, Some(carrying))
+        });
         let changes = taken.commits.iter().map(|(_, change)| change);
-        let placed = self.writer.append_batch(changes, now)?;
+        let placed = self.writer.append(changes, &carried, now)?;
         self.batch_at = Instant::now();
         self.committed_bytes += taken.bytes as u64;
-        let lsns = placed.iter().map(|placed| placed.lsn).collect();
-        let changes = taken.commits.iter().map(|(_, change)| change.clone());
-        let packets = placed.into_iter().zip(changes).collect();
-        self.links.backlog.add(taken.bytes as u64);
+        let lsns = placed.iter().take(taken.commits.len()).map(|placed| placed.lsn).collect();
+        self.links.backlog.add(placed.iter().map(|placed| u64::from(placed.bytes)).sum());
+        let changes = taken.commits.iter().map(|(_, change)| Content::from(change.clone()));
+        let packets = placed.into_iter().zip(changes.chain(carried.into_iter().map(Content::from))).collect();
         // First the index's queue, then the report: a look-up that follows the report must find it folded.
-        let sent = self.links.index.send(index::Message::Packets { packets, running_ms: now.running_ms });
+        let sent = self.links.index.send(index::Message::Packets { packets, running_ms: now.running_ms, carrying });
         if sent.is_err() {
             self.links.backlog.give_up();
         }
-        self.links.report.say(Event::Durable { ticket: *last, lsns });
+        if let Some((last, _)) = taken.commits.last() {
+            self.links.report.say(Event::Durable { ticket: *last, lsns });
+        }
         Ok(())
     }
 
+    /// Whether the slice that waits fits behind so many bytes of changes: it must not make their batch begin a new
+    /// segment, and it must leave the room that was granted for changes.
+    fn may_write_slice(&self, changes_bytes: usize) -> bool {
+        let Some(slice) = &self.slice else { return false };
+        let carried_bytes: usize = slice.carried.iter().map(carried_bytes).sum();
+        let batch_bytes = (changes_bytes + carried_bytes + 2 * WATERMARK_BYTES) as u64;
+        let fits_here = batch_bytes <= self.writer.room_bytes();
+        let may_roll = changes_bytes == 0 && self.writer.spare_count() > 0;
+        if !fits_here && !may_roll {
+            return false;
+        }
+        let waste_bytes = if fits_here { 0 } else { PACKET_BYTES_MAX as u64 };
+        let granted_bytes = self.credit_bytes.saturating_sub(self.committed_bytes) * ROOM_PER_CREDIT;
+        batch_bytes + waste_bytes + granted_bytes <= self.room_bytes(self.writer.spare_count())
+    }
+
+    fn seal(&mut self, taken: &Taken) -> Result<(), DiskError> {
+        for reply in &taken.seals {
+            let sealed = if self.writer.spare_count() > 0 {
+                let last = self.writer.seal(self.links.clock.now())?;
+                Some(SealedLog { first: self.writer.first(), last })
+            } else {
+                None
+            };
+            // Whoever asked may have given up.
+            let _ = reply.send(sealed);
+        }
+        Ok(())
+    }
+
+    fn may_release(&self) -> bool {
+        self.release.is_some() && self.links.holds.load(Ordering::SeqCst) == 0
+    }
+
+    /// Writes one slot of the head; behind the second one, the segment may go.
+    fn go_on_releasing(&mut self) -> Result<(), DiskError> {
+        if !self.may_release() {
+            return Ok(());
+        }
+        let Some(Release { first, older_written_in }) = self.release else { return Ok(()) };
+        let newest = self.writer.end().segment;
+        if older_written_in == Some(newest) {
+            self.writer.record_first(first, HeadSlot::Newer)?;
+            self.release = None;
+            let _ = self.links.spares.send(spare::Wanted::Removal { first });
+        } else {
+            self.writer.record_first(first, HeadSlot::Older)?;
+            self.release = Some(Release { first, older_written_in: Some(newest) });
+        }
+        Ok(())
+    }
+
+    /// One spare is for changes; where there is something to clean, another one is kept for cleaning on a full disk.
+    fn reserved_spares(&self) -> usize {
+        usize::from(self.writer.end().segment > self.writer.first())
+    }
+
     fn want_spare(&mut self) {
-        if !self.spare_wanted && !self.writer.has_spare() {
-            self.spare_wanted = self.links.spares.send(spare::Wanted).is_ok();
+        while self.writer.spare_count() + self.spares_wanted < 1 + self.reserved_spares() {
+            if self.links.spares.send(spare::Wanted::Spare).is_err() {
+                return;
+            }
+            self.spares_wanted += 1;
         }
     }
 
-    /// Grants what fits for certain: into this segment, and into the spare. With a spare, a packet that does not fit
-    /// the rest of this segment leaves up to a packet's room behind.
-    fn grant(&mut self) {
-        let mut room = self.writer.room_bytes();
-        if self.writer.has_spare() {
-            room = room.saturating_sub(PACKET_BYTES_MAX as u64) + self.writer.segment_room_bytes();
+    /// What fits for certain: into this segment, and into so many spares. With a spare, a packet that does not fit the
+    /// rest of a segment leaves up to a packet's room behind.
+    fn room_bytes(&self, spares: usize) -> u64 {
+        let left_behind = PACKET_BYTES_MAX as u64;
+        match spares as u64 {
+            0 => self.writer.room_bytes(),
+            spares => {
+                let whole = spares * self.writer.segment_room_bytes() - (spares - 1) * left_behind;
+                self.writer.room_bytes().saturating_sub(left_behind) + whole
+            }
         }
-        let credit = self.committed_bytes + room / ROOM_PER_CREDIT;
+    }
+
+    /// Grants what fits for certain and is not reserved.
+    fn grant(&mut self) {
+        let spares = self.writer.spare_count().saturating_sub(self.reserved_spares());
+        let credit = self.committed_bytes + self.room_bytes(spares) / ROOM_PER_CREDIT;
         if credit > self.credit_bytes {
             self.credit_bytes = credit;
             self.links.report.say(Event::Credit { bytes_total: credit });

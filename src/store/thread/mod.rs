@@ -18,7 +18,7 @@ mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::{RngCore, SeedableRng};
 
+use super::cleaner::Cleaner;
 use super::directory::{self, Format, Lock};
 use super::disk::Disk;
 use super::disk::real::RealDisk;
@@ -34,8 +35,10 @@ use super::index::{IndexError, IndexHome};
 use super::indexer::Indexer;
 use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
-use super::{Event, OpenError, Request};
+use super::{Event, OpenError, Request, Retention};
 use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN};
+#[cfg(test)]
+use journal::SealedLog;
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -51,6 +54,16 @@ pub struct StorageOptions {
     /// Bytes of a segment of the journal, at least [`SEGMENT_BYTES_MIN`]. Only for a directory that is made new: one
     /// that is there says itself.
     pub segment_bytes: u64,
+    /// How much of each log is kept.
+    pub retention: Retention,
+}
+
+impl StorageOptions {
+    /// A data directory, and otherwise the defaults.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        let (segment_bytes, retention) = (crate::limits::SEGMENT_BYTES_DEFAULT, Retention::default());
+        Self { directory: directory.into(), segment_bytes, retention }
+    }
 }
 
 /// Tells the loop that there is an event to poll.
@@ -65,6 +78,8 @@ pub struct Storage {
     look_ups: Sender<index::Message>,
     events: Receiver<Event>,
     stopping: Arc<AtomicBool>,
+    #[cfg(test)]
+    holds: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Result<(), String>>>,
     backups: backup::Backups,
     /// Given back last, when everything else is done.
@@ -89,6 +104,7 @@ impl Storage {
             home: Box::new(home),
             segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX - 7),
             random: rand::rngs::StdRng::from_os_rng(),
+            retention: options.retention,
         };
         let mut storage = parts.start(wake)?;
         storage.lock = Some(lock);
@@ -116,6 +132,23 @@ impl Storage {
         self.events.try_recv().ok()
     }
 
+    /// Keeps every segment where it is for as long as the answer lives. One that is being removed already is before the
+    /// beginning that [`Storage::seal`] tells afterwards.
+    #[cfg(test)]
+    pub(crate) fn hold_cleaning(&self) -> CleaningHold {
+        CleaningHold::new(&self.holds, &self.commits)
+    }
+
+    /// Ends the segment that is being written; the answer tells which segments will not change any more. What was
+    /// acknowledged before is in them. Nothing if there is no room for another segment.
+    #[cfg(test)]
+    pub(crate) fn seal(&self) -> Receiver<Option<SealedLog>> {
+        let (reply, answer) = mpsc::channel();
+        // A thread that is gone drops the sender: then there is no answer.
+        let _ = self.commits.send(journal::Message::Seal(reply));
+        answer
+    }
+
     /// Finishes and syncs everything submitted, marks the journal as closed, and checkpoints the index.
     pub fn stop(mut self) -> Result<(), String> {
         self.finish()
@@ -135,6 +168,27 @@ impl Storage {
     }
 }
 
+/// While it lives, no segment is removed.
+#[derive(Debug)]
+pub(crate) struct CleaningHold {
+    holds: Arc<AtomicUsize>,
+    journal: Sender<journal::Message>,
+}
+
+impl CleaningHold {
+    fn new(holds: &Arc<AtomicUsize>, journal: &Sender<journal::Message>) -> Self {
+        holds.fetch_add(1, Ordering::SeqCst);
+        Self { holds: holds.clone(), journal: journal.clone() }
+    }
+}
+
+impl Drop for CleaningHold {
+    fn drop(&mut self) {
+        self.holds.fetch_sub(1, Ordering::SeqCst);
+        let _ = self.journal.send(journal::Message::Look);
+    }
+}
+
 impl Drop for Storage {
     fn drop(&mut self) {
         if let Err(message) = self.finish() {
@@ -149,6 +203,7 @@ pub(crate) struct Parts<D: Disk> {
     pub(crate) home: Box<dyn IndexHome>,
     pub(crate) segment_bytes: u32,
     pub(crate) random: rand::rngs::StdRng,
+    pub(crate) retention: Retention,
 }
 
 impl<D: Disk> Parts<D> {
@@ -164,13 +219,16 @@ impl<D: Disk> Parts<D> {
             Err(error) => (self.new_index(format, &reader, &error)?, true),
         };
         let applied = indexer.folded().map(|applied| log::Applied { lsn: applied.lsn, end: applied.end });
-        let opened = log::recovery::open(self.journal(format), applied)?;
+        let mut opened = log::recovery::open(self.journal(format), applied)?;
         if !opened.index_agrees {
             drop(indexer);
             indexer = self.new_index(format, &reader, &IndexError("it disagrees with the journal".to_owned()))?;
             rebuilding = true;
         }
-        Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader }, wake))
+        let sealed = std::mem::take(&mut opened.sealed);
+        let cleaner = Cleaner::new(self.retention, u64::from(format.segment_bytes), sealed, opened.end);
+        let retention = self.retention;
+        Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader, cleaner, retention }, wake))
     }
 
     fn run(self, format: Format, mut opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {
@@ -194,23 +252,29 @@ impl<D: Disk> Parts<D> {
             segment_bytes: u64::from(format.segment_bytes),
             wanted: spare_queue,
             ready: commits.clone(),
+            index: look_ups.clone(),
             stopping: stopping.clone(),
         };
         if opened.writer.room_bytes() < START_ROOM_BYTES {
             // The rest of the last segment may be too little for one message. The first grant has to be enough, so the
             // spare is made before anything is answered; on a full disk there is none, and changes are refused.
-            match spare.make() {
-                Ok(Some(made)) => opened.writer.put_spare(made),
-                Ok(None) => {}
-                Err(error) => tracing::warn!("no room for the next segment, changes may be refused: {error}"),
+            // Where there is something to clean, one spare is reserved for that.
+            for _ in opened.first..=opened.end.segment.min(opened.first + 1) {
+                match spare.make() {
+                    Ok(Some(made)) => opened.writer.put_spare(made),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!("no room for the next segment, changes may be refused: {error}"),
+                }
             }
         }
-        let index = index::IndexThread::new(start, self.home, format, opened.end, report.clone(), backlog.clone());
+        let holds = Arc::new(AtomicUsize::new(0));
+        let links = index::Links { report: report.clone(), journal: commits.clone(), backlog: backlog.clone(), clock };
+        let index = index::IndexThread::new(start, self.home, format, opened.end, links);
         // Nobody would wait for commits in vain if its thread panicked.
         let panicked = report.clone();
         let journal = journal::JournalThread::new(
             opened.writer,
-            journal::Links { report, index: look_ups.clone(), spares, backlog, clock },
+            journal::Links { report, index: look_ups.clone(), spares, backlog, clock, holds: holds.clone() },
         );
         spawn(
             "journal",
@@ -231,8 +295,18 @@ impl<D: Disk> Parts<D> {
                 Ok(())
             }),
         );
-        let backups = backup::Backups::new(format, backup_report, commits.clone(), stopping.clone());
-        Storage { commits, look_ups, events, stopping, threads, backups, lock: None }
+        let backups = backup::Backups::new(format, backup_report, commits.clone(), stopping.clone(), holds.clone());
+        Storage {
+            commits,
+            look_ups,
+            events,
+            stopping,
+            #[cfg(test)]
+            holds,
+            threads,
+            backups,
+            lock: None,
+        }
     }
 
     /// Reads what the directory is, or makes it.

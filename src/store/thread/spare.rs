@@ -1,57 +1,95 @@
-//! The spare thread: makes the next segment, and waits for space where there is none.
+//! The spare thread: makes the next segments, waits for space where there is none, and removes those that are cleaned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use super::journal;
+use super::{index, journal};
+use crate::store::cleaner::Space;
 use crate::store::disk::{Disk, DiskError};
-use crate::store::journal::Spare;
-use crate::store::journal::spare::{SpareMaker, Step, remove_named};
+use crate::store::journal::segment::segment_path;
+use crate::store::journal::spare::{SpareMaker, Step, remove_named, spare_path};
+use crate::store::journal::{JOURNAL_DIRECTORY, Spare};
 
 /// Pause until a spare that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Segments' worth of free space that is left to the index and to recovery: without it no spare is made, so no room
 /// is granted.
 const RESERVE_SEGMENTS: u64 = 2;
-const NAME: &str = "spare";
+/// There are two at most.
+const NAMES: [&str; 2] = ["spare-1", "spare-2"];
 
-/// One spare is wanted.
-pub(crate) struct Wanted;
+/// What is wanted of it.
+pub(crate) enum Wanted {
+    /// One spare more.
+    Spare,
+    /// The log begins with the segment `first`, which the head says durably: the one before it is to go.
+    Removal { first: u32 },
+}
 
 pub(super) struct SpareThread<D: Disk> {
     pub(super) disk: D,
     pub(super) segment_bytes: u64,
     pub(super) wanted: Receiver<Wanted>,
     pub(super) ready: Sender<journal::Message>,
+    pub(super) index: Sender<index::Message>,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
 impl<D: Disk> SpareThread<D> {
     /// Runs until the journal thread is gone. It cannot fail: without a spare there is only no more room to grant.
     pub(super) fn run(self) {
-        let mut complained = false;
-        while self.wanted.recv().is_ok() {
-            loop {
-                match self.make() {
-                    Ok(Some(spare)) => {
-                        complained = false;
-                        let _ = self.ready.send(journal::Message::Spare(Box::new(spare)));
-                        break;
-                    }
-                    Ok(None) => return,
-                    Err(error) if !complained => {
-                        complained = true;
+        let mut owed = 0_usize;
+        let mut space = Space::Enough;
+        loop {
+            let wanted = if owed == 0 {
+                self.wanted.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                let pause = if space == Space::Short { RETRY } else { Duration::ZERO };
+                self.wanted.recv_timeout(pause)
+            };
+            match wanted {
+                Ok(Wanted::Spare) => owed += 1,
+                Ok(Wanted::Removal { first }) => self.remove(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if owed == 0 {
+                continue;
+            }
+            match self.make() {
+                Ok(Some(spare)) => {
+                    owed -= 1;
+                    self.say(&mut space, Space::Enough);
+                    let _ = self.ready.send(journal::Message::Spare(Box::new(spare)));
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    if space == Space::Enough {
                         tracing::warn!("no room for the next segment, changes may be refused: {error}");
                     }
-                    Err(_) => {}
-                }
-                if let Err(RecvTimeoutError::Disconnected) = self.wanted.recv_timeout(RETRY) {
-                    return;
+                    self.say(&mut space, Space::Short);
                 }
             }
         }
+    }
+
+    /// Tells the index thread, which plans cleaning.
+    fn say(&self, before: &mut Space, now: Space) {
+        if *before != now {
+            let _ = self.index.send(index::Message::Space(now));
+        }
+        *before = now;
+    }
+
+    fn remove(&self, first: u32) {
+        let path = segment_path(first - 1);
+        let removed = self.disk.remove(&path).and_then(|()| self.disk.sync_directory(JOURNAL_DIRECTORY));
+        if let Err(error) = removed {
+            tracing::warn!("a cleaned segment stays until the next start: {error}");
+        }
+        let _ = self.index.send(index::Message::Released { first });
     }
 
     /// Makes one; nothing when storage stops meanwhile.
@@ -61,16 +99,23 @@ impl<D: Disk> SpareThread<D> {
         if free < needed {
             return Err(format!("{free} bytes are free, {needed} are needed"));
         }
-        let made = self.fill();
+        let name = self.unused_name().map_err(|error| error.to_string())?;
+        let made = self.fill(name);
         if !matches!(made, Ok(Some(_))) {
             // Half a spare only takes space; the next start would remove it too.
-            let _ = remove_named(&self.disk, NAME);
+            let _ = remove_named(&self.disk, name);
         }
         made.map_err(|error| error.to_string())
     }
 
-    fn fill(&self) -> Result<Option<Spare<D::File>>, DiskError> {
-        let mut maker = SpareMaker::begin(&self.disk, NAME, self.segment_bytes)?;
+    /// The other one may be waiting for its roll under its name.
+    fn unused_name(&self) -> Result<&'static str, DiskError> {
+        let [first, second] = NAMES;
+        Ok(if self.disk.exists(&spare_path(first))? { second } else { first })
+    }
+
+    fn fill(&self, name: &str) -> Result<Option<Spare<D::File>>, DiskError> {
+        let mut maker = SpareMaker::begin(&self.disk, name, self.segment_bytes)?;
         while !self.stopping.load(Ordering::Relaxed) {
             match maker.step()? {
                 Step::More(more) => maker = more,

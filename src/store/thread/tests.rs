@@ -31,7 +31,7 @@ impl Waiting {
     }
 
     fn real(directory: &std::path::Path) -> Self {
-        let options = StorageOptions { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES_MIN };
+        let options = StorageOptions { segment_bytes: SEGMENT_BYTES_MIN, ..StorageOptions::new(directory) };
         Self::start(|wake| Storage::start(&options, wake))
     }
 
@@ -106,7 +106,7 @@ fn parts(disk: &SimulatedDisk, home: &MemoryHome) -> Parts<SimulatedDisk> {
     disk.create_directory("").unwrap();
     let random = rand::rngs::StdRng::seed_from_u64(1);
     let segment_bytes = u32::try_from(SEGMENT_BYTES_MIN).unwrap();
-    Parts { disk: disk.clone(), home: Box::new(home.clone()), segment_bytes, random }
+    Parts { disk: disk.clone(), home: Box::new(home.clone()), segment_bytes, random, retention: Retention::default() }
 }
 
 fn fill(storage: &mut Waiting, messages: u64) {
@@ -163,7 +163,7 @@ fn an_index_that_is_deleted_or_garbage_is_made_anew_with_the_same_answers() {
 fn a_second_storage_on_the_same_directory_is_refused_and_harms_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let mut storage = Waiting::real(directory.path());
-    let options = StorageOptions { directory: directory.path().to_owned(), segment_bytes: 0 };
+    let options = StorageOptions { segment_bytes: 0, ..StorageOptions::new(directory.path()) };
     let error = Storage::start(&options, Arc::new(|| {})).unwrap_err();
     assert!(matches!(error, OpenError::Locked { pid: Some(_), .. }), "{error}");
     fill(&mut storage, 3);
@@ -280,6 +280,46 @@ fn credit_stops_on_a_full_disk_and_grows_again_with_space() {
     });
 }
 
+fn stat(storage: &mut Waiting, name: &str) -> u64 {
+    storage.storage.submit(Request::ReadStats { read: ReadId(7) });
+    storage.wait(|event| match event {
+        Event::StatsRead { stats, .. } => stats.iter().find(|(found, _)| found == name).map(|(_, value)| *value),
+        Event::Failed { message } => panic!("{message}"),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_threads_clean_what_retention_lets_go_and_a_hold_keeps_every_segment() {
+    let disk = SimulatedDisk::new();
+    let home = MemoryHome::default();
+    let retention = Retention { entries_max: 20, ..Retention::default() };
+    let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &home) }.start(wake));
+    let members = vec![user("alice")];
+    storage.commit(effect(group(1), 1, 1, "alice", GroupEvent::Created { title: "t".into(), members }));
+    let hold = storage.storage.hold_cleaning();
+    let body: Arc<[u8]> = vec![7; 60_000].into();
+    for seq in 2..=400 {
+        let event = GroupEvent::Message { body: body.clone() };
+        let ticket = storage.commit(effect(group(1), seq, 1, "alice", event));
+        storage.wait_durable(ticket);
+    }
+    let sealed = storage.storage.seal().recv().unwrap().expect("there is a spare");
+    assert!(sealed.first == 1 && sealed.last >= 5, "{sealed:?}");
+    assert!(disk.exists("journal/00000001.seg").unwrap());
+    assert_eq!(stat(&mut storage, "journal_cleaned_segment_count"), 0);
+    drop(hold);
+    while stat(&mut storage, "journal_cleaned_segment_count") < 4 {}
+    assert!(!disk.exists("journal/00000001.seg").unwrap());
+    let before = storage.answers();
+    assert!(before.contains("head: 400, floor: 3"), "{}", &before[..300]);
+    drop(storage);
+    disk.crash(|_| false);
+    let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &MemoryHome::default()) }.start(wake));
+    let after = storage.answers();
+    assert!(after.contains("head: 400, floor: 3"), "{}", &after[..300]);
+}
+
 /// Figures for `docs/durability.md`: `cargo test --release --lib figures -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures, by hand"]
@@ -296,8 +336,7 @@ fn figures() {
         println!("an empty sled, opened: {} ms", from.elapsed().as_millis());
         std::fs::remove_dir_all(directory.path().join("empty")).unwrap();
     }
-    let options =
-        StorageOptions { directory: directory.path().to_owned(), segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT };
+    let options = StorageOptions::new(directory.path());
     let from = Instant::now();
     let mut storage = Waiting::start(|wake| Storage::start(&options, wake));
     println!("first start {} ms", from.elapsed().as_millis());

@@ -1,0 +1,279 @@
+//! Folding memberships and marks.
+//!
+//! Marks below the joining count for nothing, so that it does not matter in which order a joining and the marks from
+//! before it are met. A membership that has ended is kept until its user has received the end, or until the log no
+//! longer reaches back to it; a row of its own says so, by which those of one group are found.
+
+use super::fold::mistaken;
+use super::{FoldError, Indexer};
+use crate::group::{Entry, Event, Succession};
+use crate::ids::{GroupId, UserId};
+use crate::store::Mark;
+use crate::store::carried::FormerMember;
+use crate::store::disk::Disk;
+use crate::store::index::{Direction, IndexError};
+use crate::store::tables::{
+    MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, former_ends, former_key, former_user, memberships_first,
+    memberships_key,
+};
+
+impl<D: Disk> Indexer<D> {
+    pub(super) fn fold_memberships(&mut self, lsn: u64, group: GroupId, entry: &Entry) -> Result<(), FoldError> {
+        match &entry.event {
+            Event::Created { members, .. } | Event::Added { members } => {
+                for user in members {
+                    self.join(lsn, user, group, entry.seq)?;
+                }
+            }
+            Event::Removed { members } => {
+                for user in members {
+                    self.end(lsn, user, group, entry.seq)?;
+                }
+            }
+            Event::Left { succession: Succession::Unchanged | Succession::Passed { .. } } => {
+                self.end(lsn, &entry.sender, group, entry.seq)?;
+            }
+            Event::Left { succession: Succession::Dissolved } | Event::Dissolved => {
+                let Some(value) = self.group_value(group)? else { return Ok(()) };
+                for member in self.with_members(group, value)?.members {
+                    self.end(lsn, &member.user, group, entry.seq)?;
+                }
+            }
+            Event::Renamed { .. } | Event::Transferred { .. } | Event::Message { .. } | Event::Whisper { .. } => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn join(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
+        self.put_membership(lsn, user, group, |membership| {
+            (membership.joined, membership.until) = (seq, None);
+        })?;
+        // Rows are flushed behind memberships: after a crash one may be left that the membership does not confirm.
+        let former = former_key(group, user);
+        if self.overlay.value(&former)?.is_some()
+            && self.membership(user, group)?.is_none_or(|membership| membership.until.is_none())
+        {
+            self.overlay.remove(former);
+        }
+        Ok(())
+    }
+
+    /// Takes over a membership that has ended, as a carried packet says it.
+    pub(super) fn fold_former(&mut self, lsn: u64, group: GroupId, member: &FormerMember) -> Result<(), FoldError> {
+        let FormerMember { user, joined, until, received, read } = member;
+        // A floor that stands in the same slice stands before what it lets go of.
+        let floor = self.state(group)?.map_or(1, |state| state.floor);
+        let put = self.put_membership(lsn, user, group, |membership| {
+            (membership.joined, membership.until) = (*joined, Some(*until));
+            membership.received = membership.received.max(*received);
+            membership.read = membership.read.max(*read);
+        })?;
+        match put {
+            Some(membership) if membership.received >= *until || *until < floor => {
+                self.drop_membership(lsn, user, group)
+            }
+            Some(_) => {
+                self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(*until) });
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Changes a membership, or makes it; gives what came of it, unless a newer packet has said more already.
+    fn put_membership(
+        &mut self,
+        lsn: u64,
+        user: &UserId,
+        group: GroupId,
+        change: impl FnOnce(&mut MembershipValue),
+    ) -> Result<Option<MembershipValue>, FoldError> {
+        let key = self.memberships_key_of(user, group)?;
+        let slot = self.overlay.edit(&key)?;
+        let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
+        if stored.lsn >= lsn {
+            return Ok(None);
+        }
+        stored.lsn = lsn;
+        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+        let found = memberships.binary_search_by_key(&group, |membership| membership.group);
+        let at = found.unwrap_or_else(|at| {
+            memberships.insert(at, MembershipValue { group, joined: 0, until: None, received: 0, read: 0 });
+            at
+        });
+        let membership = &mut memberships[at];
+        change(membership);
+        for mark in [&mut membership.received, &mut membership.read] {
+            if *mark < membership.joined {
+                *mark = 0;
+            }
+        }
+        let membership = *membership;
+        if memberships.len() > MEMBERSHIPS_PER_VALUE {
+            self.split(user, &key)?;
+        }
+        Ok(Some(membership))
+    }
+
+    /// Divides a value that became too large. A value that a crash left half split may still have what the next one
+    /// has taken over; that goes first.
+    fn split(&mut self, user: &UserId, key: &[u8]) -> Result<(), FoldError> {
+        let mut behind = key.to_vec();
+        behind.push(0);
+        let next = self.overlay.nearest(&behind, &memberships_key(user, [0xff; 16]), Direction::Ascending)?;
+        let next = next.as_ref().and_then(|(key, _)| memberships_first(key));
+        let Some(Stored { lsn, value: Value::Memberships(memberships) }) = self.overlay.edit(key)? else {
+            return Err(mistaken(key));
+        };
+        if let Some(next) = next {
+            memberships.retain(|membership| *membership.group.as_bytes() < next);
+        }
+        if memberships.len() <= MEMBERSHIPS_PER_VALUE {
+            return Ok(());
+        }
+        // Group ids ascend with time, so a user's newest group mostly comes last: then the lower value stays full.
+        let at = if next.is_none() { MEMBERSHIPS_PER_VALUE } else { memberships.len() / 2 };
+        let higher = memberships.split_off(at);
+        let lsn = *lsn;
+        let Some(first) = higher.first() else { return Ok(()) };
+        let key = memberships_key(user, *first.group.as_bytes());
+        self.overlay.put(key, Stored { lsn, value: Value::Memberships(higher) });
+        Ok(())
+    }
+
+    fn end(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
+        let key = self.memberships_key_of(user, group)?;
+        let Some(stored) = self.overlay.edit(&key)? else { return Ok(()) };
+        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Ok(at) = memberships.binary_search_by_key(&group, |membership| membership.group) else { return Ok(()) };
+        let membership = &mut memberships[at];
+        if stored.lsn < lsn && membership.until.is_none() && membership.joined > 0 {
+            membership.until = Some(seq);
+            stored.lsn = lsn;
+        }
+        // Again after a crash, the membership may have been flushed and its row not.
+        if membership.until != Some(seq) {
+            return Ok(());
+        }
+        self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
+        Ok(())
+    }
+
+    pub(super) fn fold_mark(&mut self, lsn: u64, mark: &Mark) -> Result<(), FoldError> {
+        let (user, group) = (&mark.user, mark.group);
+        let key = self.memberships_key_of(user, group)?;
+        let found = match self.overlay.edit(&key)? {
+            Some(Stored { lsn: last, value: Value::Memberships(memberships) }) => {
+                let found = memberships.binary_search_by_key(&group, |membership| membership.group).ok();
+                found.map(|at| {
+                    // Marks only grow, so they need no guard, and one packet may have several in one value.
+                    *last = (*last).max(lsn);
+                    note_mark(&mut memberships[at], mark);
+                    memberships[at]
+                })
+            }
+            Some(_) => return Err(mistaken(&key)),
+            None => None,
+        };
+        match found {
+            Some(MembershipValue { until: Some(until), received, .. }) if received >= until => {
+                self.drop_membership(lsn, user, group)?;
+                self.remove_if_over(group)
+            }
+            Some(_) => Ok(()),
+            // The membership is told later, in a carried packet that does not have this mark.
+            None if self.rebuilding => self.keep_mark(lsn, mark),
+            // Again after a crash: the membership is gone already, its group perhaps not yet.
+            None => {
+                self.confirm_former(user, group)?;
+                self.remove_if_over(group)
+            }
+        }
+    }
+
+    /// Keeps a mark without a membership; the end of making the index anew removes it if none came.
+    fn keep_mark(&mut self, lsn: u64, mark: &Mark) -> Result<(), FoldError> {
+        let key = self.memberships_key_of(&mark.user, mark.group)?;
+        let slot = self.overlay.edit(&key)?;
+        let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
+        stored.lsn = stored.lsn.max(lsn);
+        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Mark { group, received, read, .. } = *mark;
+        if let Err(at) = memberships.binary_search_by_key(&group, |membership| membership.group) {
+            memberships.insert(at, MembershipValue { group, joined: 0, until: None, received, read });
+        }
+        if memberships.len() > MEMBERSHIPS_PER_VALUE { self.split(&mark.user, &key) } else { Ok(()) }
+    }
+
+    /// Removes the row of a former membership that is gone.
+    fn confirm_former(&mut self, user: &UserId, group: GroupId) -> Result<(), FoldError> {
+        let former = former_key(group, user);
+        if self.overlay.value(&former)?.is_some() && self.membership(user, group)?.is_none() {
+            self.overlay.remove(former);
+        }
+        Ok(())
+    }
+
+    /// Drops a membership that has ended.
+    pub(super) fn drop_membership(&mut self, lsn: u64, user: &UserId, group: GroupId) -> Result<(), FoldError> {
+        let key = self.memberships_key_of(user, group)?;
+        if let Some(stored) = self.overlay.edit(&key)? {
+            let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+            memberships.retain(|membership| membership.group != group);
+            stored.lsn = stored.lsn.max(lsn);
+            if memberships.is_empty() {
+                self.overlay.remove(key);
+            }
+        }
+        self.overlay.remove(former_key(group, user));
+        Ok(())
+    }
+
+    /// Drops the memberships of a group that ended before a seq.
+    pub(super) fn drop_former_before(&mut self, lsn: u64, group: GroupId, floor: u64) -> Result<(), FoldError> {
+        let (mut low, high) = former_ends(group);
+        while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
+            let (Value::Former(until), Some(user)) = (stored.value, former_user(&key)) else {
+                return Err(mistaken(&key));
+            };
+            let is_current = self.membership(&user, group)?.is_some_and(|membership| membership.until.is_none());
+            if is_current {
+                self.overlay.remove(key.clone());
+            } else if until < floor {
+                self.drop_membership(lsn, &user, group)?;
+            }
+            low = key;
+            low.push(0);
+        }
+        Ok(())
+    }
+
+    /// The membership of a user in a group, former ones included.
+    pub(super) fn membership(&self, user: &UserId, group: GroupId) -> Result<Option<MembershipValue>, FoldError> {
+        let key = self.memberships_key_of(user, group)?;
+        match self.overlay.value(&key)?.map(|stored| stored.value) {
+            Some(Value::Memberships(memberships)) => {
+                let found = memberships.binary_search_by_key(&group, |membership| membership.group);
+                Ok(found.ok().map(|at| memberships[at]).filter(|membership| membership.joined > 0))
+            }
+            Some(_) => Err(mistaken(&key)),
+            None => Ok(None),
+        }
+    }
+
+    /// The key that holds, or would hold, a membership.
+    pub(super) fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, IndexError> {
+        let first = memberships_key(user, [0; 16]);
+        let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
+        Ok(nearest.map_or(first, |(key, _)| key))
+    }
+}
+
+fn note_mark(membership: &mut MembershipValue, mark: &Mark) {
+    if mark.received >= membership.joined {
+        membership.received = membership.received.max(mark.received);
+    }
+    if mark.read >= membership.joined {
+        membership.read = membership.read.max(mark.read);
+    }
+}

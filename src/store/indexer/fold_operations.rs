@@ -1,0 +1,139 @@
+//! Folding remembered operations: the newest so many of each principal, in the order of the LSNs at which they took
+//! effect, whatever the order in which packets tell of them.
+
+use super::fold::mistaken;
+use super::{FoldError, Indexer};
+use crate::ids::Principal;
+use crate::limits::{OPERATIONS_REMEMBERED, OPERATIONS_REMEMBERED_SERVICE};
+use crate::store::carried::CarriedOperation;
+use crate::store::disk::Disk;
+use crate::store::index::Direction;
+use crate::store::tables::{OPERATIONS_PER_VALUE, OperationsValue, Stored, Value, operations_key};
+use crate::store::{Effect, Operation};
+
+/// What carrying one operation takes, about.
+const OPERATION_BYTES: u64 = 88;
+
+impl<D: Disk> Indexer<D> {
+    pub(super) fn fold_operation(&mut self, lsn: u64, effect: &Effect) -> Result<(), FoldError> {
+        let principal = &effect.principal;
+        let operation = (lsn, Operation::of(effect));
+        let Some(key) = self.newest_operations(principal)? else {
+            self.put_operations(principal, lsn, OperationsValue { older: 0, list: vec![operation] }, lsn);
+            self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
+            return Ok(());
+        };
+        let Some(stored) = self.overlay.edit(&key)? else { return Err(mistaken(&key)) };
+        if stored.lsn >= lsn {
+            return Ok(());
+        }
+        let Value::Operations(newest) = &mut stored.value else { return Err(mistaken(&key)) };
+        self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
+        if newest.list.len() < OPERATIONS_PER_VALUE {
+            newest.list.push(operation);
+            stored.lsn = lsn;
+            return Ok(());
+        }
+        let older = newest.older + newest.list.len() as u64;
+        let older = self.trim_operations(principal, older)?;
+        self.put_operations(principal, lsn, OperationsValue { older, list: vec![operation] }, lsn);
+        Ok(())
+    }
+
+    /// Takes over an operation from a carried packet, while the index is made anew.
+    pub(super) fn fold_carried_operation(&mut self, lsn: u64, carried: &CarriedOperation) -> Result<(), FoldError> {
+        let principal = &carried.principal;
+        let operation = (carried.lsn, carried.operation);
+        let Some(newest_key) = self.newest_operations(principal)? else {
+            self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
+            self.put_operations(principal, carried.lsn, OperationsValue { older: 0, list: vec![operation] }, lsn);
+            return Ok(());
+        };
+        let (low, high) = (operations_key(principal, carried.lsn), operations_key(principal, 0));
+        let key = self.overlay.nearest(&low, &high, Direction::Ascending)?.map_or(low, |(key, _)| key);
+        let slot = self.overlay.edit(&key)?;
+        let stored =
+            slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Operations(OperationsValue::default()) });
+        let Value::Operations(value) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Err(at) = value.list.binary_search_by_key(&carried.lsn, |(lsn, _)| *lsn) else { return Ok(()) };
+        value.list.insert(at, operation);
+        stored.lsn = stored.lsn.max(lsn);
+        self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
+        // Half of a value that is full goes on by itself, unless what comes in order is only at its end.
+        let cut = if at == OPERATIONS_PER_VALUE { at } else { OPERATIONS_PER_VALUE / 2 };
+        let higher = (value.list.len() > OPERATIONS_PER_VALUE).then(|| value.list.split_off(cut));
+        let (lower, older) = (value.list.len() as u64, value.older);
+        let value_lsn = stored.lsn;
+        let is_newest = key == newest_key;
+        let Some(higher) = higher else {
+            return if is_newest { Ok(()) } else { self.count_older(&newest_key) };
+        };
+        let first = higher.first().map_or(carried.lsn, |(lsn, _)| *lsn);
+        if is_newest {
+            let value = OperationsValue { older: older + lower, list: higher };
+            self.put_operations(principal, first, value, value_lsn);
+            return Ok(());
+        }
+        self.put_operations(principal, first, OperationsValue { older: 0, list: higher }, value_lsn);
+        self.count_older(&newest_key)
+    }
+
+    /// The newest value is changed whenever an older one is: so the newest layer of the overlay that has any value of
+    /// a principal has the newest one.
+    fn count_older(&mut self, newest_key: &[u8]) -> Result<(), FoldError> {
+        match self.overlay.edit(newest_key)? {
+            Some(Stored { value: Value::Operations(newest), .. }) => {
+                newest.older += 1;
+                Ok(())
+            }
+            _ => Err(mistaken(newest_key)),
+        }
+    }
+
+    /// Removes the oldest values that the window does not need, when `older` operations stand in all values and a new
+    /// one is begun; gives how many are left.
+    fn trim_operations(&mut self, principal: &Principal, mut older: u64) -> Result<u64, FoldError> {
+        let limit = operations_max(principal) as u64;
+        let (low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
+        while older > limit
+            && let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Descending)?
+        {
+            let Value::Operations(value) = stored.value else { return Err(mistaken(&key)) };
+            let count = value.list.len() as u64;
+            if older.saturating_sub(count) < limit {
+                break;
+            }
+            older -= count;
+            self.live_bytes = self.live_bytes.saturating_sub(count * OPERATION_BYTES);
+            self.overlay.remove(key);
+        }
+        Ok(older)
+    }
+
+    fn newest_operations(&self, principal: &Principal) -> Result<Option<Vec<u8>>, FoldError> {
+        let (low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
+        Ok(self.overlay.lowest_newest_first(&low, &high)?)
+    }
+
+    fn put_operations(&mut self, principal: &Principal, first_lsn: u64, value: OperationsValue, lsn: u64) {
+        self.overlay.put(operations_key(principal, first_lsn), Stored { lsn, value: Value::Operations(value) });
+    }
+
+    /// The LSN of the oldest operation of a principal that is kept.
+    pub(super) fn oldest_operation(&self, principal: &Principal) -> Result<Option<u64>, FoldError> {
+        let (low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
+        match self.overlay.nearest(&low, &high, Direction::Descending)? {
+            Some((_, Stored { value: Value::Operations(value), .. })) => Ok(value.list.first().map(|(lsn, _)| *lsn)),
+            Some((key, _)) => Err(mistaken(&key)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Operations of a principal that are remembered.
+pub(super) fn operations_max(principal: &Principal) -> usize {
+    match principal {
+        Principal::User(_) => OPERATIONS_REMEMBERED,
+        Principal::Service(_) => OPERATIONS_REMEMBERED_SERVICE,
+    }
+}
