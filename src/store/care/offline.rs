@@ -38,7 +38,11 @@ pub(super) fn catch_up<D: Disk>(
     opened: &Opened<D>,
     mut progress: impl FnMut(Position),
 ) -> Result<(), OpenError> {
-    let done = indexer.replay(opened.first, opened.end, &mut progress).and_then(|()| Ok(indexer.flush()?));
+    let go_on = |place| {
+        progress(place);
+        true
+    };
+    let done = indexer.replay(opened.first, opened.end, go_on).and_then(|()| Ok(indexer.flush()?));
     done.map_err(open_error)
 }
 

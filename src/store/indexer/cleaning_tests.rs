@@ -93,7 +93,7 @@ impl Cleaned {
     fn rebuilt(&self) -> Indexer<SimulatedDisk> {
         let mut indexer = open(&self.rig.disk, &MemoryHome::default(), SEGMENT_BYTES);
         indexer.set_retention(RETENTION);
-        indexer.replay(self.rig.writer.first(), self.rig.writer.end(), |_| {}).unwrap();
+        indexer.replay(self.rig.writer.first(), self.rig.writer.end(), |_| true).unwrap();
         indexer
     }
 }
@@ -183,7 +183,7 @@ fn live(seed: u64, changes: u64) -> (u64, u64) {
                 let home = cleaned.rig.home.clone();
                 let mut indexer = open(&cleaned.rig.disk, &home, SEGMENT_BYTES);
                 indexer.set_retention(RETENTION);
-                indexer.replay(cleaned.cleaner.first(), cleaned.rig.writer.end(), |_| {}).unwrap();
+                indexer.replay(cleaned.cleaner.first(), cleaned.rig.writer.end(), |_| true).unwrap();
                 cleaned.rig.indexer = indexer;
             }
             2..=20 => drop(cleaned.rig.indexer.flush_step().unwrap()),
@@ -278,7 +278,7 @@ fn found(disk: &SimulatedDisk, what: &str) -> String {
     };
     let opened = crate::store::journal::recovery::open(journal, None).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut indexer = open(disk, &MemoryHome::default(), SEGMENT_BYTES);
-    indexer.replay(opened.first, opened.end, |_| {}).unwrap();
+    indexer.replay(opened.first, opened.end, |_| true).unwrap();
     let state = indexer.load_group(group(1)).unwrap().unwrap().unwrap();
     let log = indexer.read_entries(group(1), 1, u64::MAX, usize::MAX, usize::MAX).unwrap().unwrap();
     let seqs: Vec<u64> = log.iter().map(|entry| entry.seq).collect();
@@ -388,7 +388,7 @@ fn flipped_bits_in_what_was_carried_are_noticed() {
                 content[bit as usize / 8] ^= 1 << (bit % 8);
             });
             let mut indexer = open(&bad, &MemoryHome::default(), SEGMENT_BYTES);
-            assert!(indexer.replay(first, end, |_| {}).is_err(), "bit {bit} of {placed:?}");
+            assert!(indexer.replay(first, end, |_| true).is_err(), "bit {bit} of {placed:?}");
         }
     }
 }

@@ -49,6 +49,19 @@ impl From<ReadError> for FoldError {
     }
 }
 
+/// Why a replay ends before its end.
+enum Halt {
+    /// Whoever hears the progress has said so.
+    Asked,
+    Failed(FoldError),
+}
+
+impl<E: Into<FoldError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// The index, what is folded but not flushed, and the journal that both come from.
 pub(crate) struct Indexer<D: Disk> {
     overlay: Overlay,
@@ -147,19 +160,19 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// Folds the journal, which begins with the segment `first`, from where the index stands up to `end`, flushing as
-    /// it goes; `progress` hears each place.
+    /// it goes; `progress` hears each place and says whether to go on. What was not reached is replayed another time.
     pub(crate) fn replay(
         &mut self,
         first: u32,
         end: Position,
-        mut progress: impl FnMut(Position),
+        mut progress: impl FnMut(Position) -> bool,
     ) -> Result<(), FoldError> {
         let start = Position { segment: first, offset: SEGMENT_HEADER_BYTES };
         let from = self.folded.map_or(start, |folded| folded.end);
         self.rebuilding |= self.folded.is_none();
         let mut reader = self.reader.sibling();
         let mut running_ms = self.folded.map_or(0, |folded| folded.running_ms);
-        reader.walk::<FoldError>(from, end, |packet| {
+        let walked = reader.walk::<Halt>(from, end, |packet| {
             if let Content::Watermark(watermark) = packet.content {
                 running_ms = watermark.running_ms;
                 return Ok(());
@@ -167,10 +180,17 @@ impl<D: Disk> Indexer<D> {
             self.fold(packet.placed, &packet.content, running_ms)?;
             if self.unfrozen_bytes >= FLUSH_BYTES {
                 self.flush()?;
-                progress(packet.placed.position);
+                if !progress(packet.placed.position) {
+                    return Err(Halt::Asked);
+                }
             }
             Ok(())
-        })?;
+        });
+        match walked {
+            Ok(()) => {}
+            Err(Halt::Asked) => return Ok(()),
+            Err(Halt::Failed(error)) => return Err(error),
+        }
         if self.rebuilding {
             self.sweep()?;
             self.rebuilding = false;

@@ -50,7 +50,7 @@ impl Rig {
     /// The same journal behind another index, brought up to date.
     pub(super) fn replayed(&self, home: &MemoryHome, segment_bytes: u32) -> Indexer<SimulatedDisk> {
         let mut indexer = open(&self.disk, home, segment_bytes);
-        indexer.replay(self.writer.first(), self.writer.end(), |_| {}).unwrap();
+        indexer.replay(self.writer.first(), self.writer.end(), |_| true).unwrap();
         indexer
     }
 }

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Backlog, Clock, Report, journal};
 use crate::store::carried::{Carried, Carrying};
@@ -22,6 +23,8 @@ const FLUSH_AFTER: Duration = Duration::from_millis(200);
 const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Journal that may be folded over a layer that is still being flushed; then folding waits for the flush.
 const UNFROZEN_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
+/// Time that a stop gives the index, counted from when this thread first sees it.
+const STOP_INDEX: Duration = Duration::from_millis(1_000);
 /// How often in one run the index is made anew before storage gives up.
 const RENEWALS_MAX: u32 = 3;
 
@@ -54,6 +57,8 @@ pub(super) struct Links {
     pub(super) journal: Sender<journal::Message>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) clock: Clock,
+    /// Set when storage begins to stop.
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 pub(super) struct IndexThread<D: Disk> {
@@ -68,6 +73,8 @@ pub(super) struct IndexThread<D: Disk> {
     cleaner: Cleaner,
     retention: Retention,
     links: Links,
+    /// When it was first seen that storage stops.
+    stopping_since: Option<Instant>,
 }
 
 /// Moves the index that is there aside and opens an empty one.
@@ -87,7 +94,19 @@ impl<D: Disk> IndexThread<D> {
         let Start { mut indexer, rebuilding, reader, cleaner, retention } = start;
         indexer.set_retention(retention);
         let (indexer, directory) = (Some(indexer), format.directory);
-        Self { indexer, reader, home, directory, end, renewals: 0, rebuilding, cleaner, retention, links }
+        Self {
+            indexer,
+            reader,
+            home,
+            directory,
+            end,
+            renewals: 0,
+            rebuilding,
+            cleaner,
+            retention,
+            links,
+            stopping_since: None,
+        }
     }
 
     pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), String> {
@@ -102,11 +121,18 @@ impl<D: Disk> IndexThread<D> {
 
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
         self.guarded(Self::replay)?;
+        if self.is_out_of_time() {
+            return Ok(());
+        }
         self.rebuilding = false;
         self.links.report.say(Event::Ready);
         loop {
             self.clean()?;
             match self.next(queue) {
+                Next::Message(Message::Packets { packets, .. }) if self.is_out_of_time() => {
+                    // They are in the journal, and the next start folds them.
+                    self.links.backlog.take(packets_bytes(&packets));
+                }
                 Next::Message(Message::Packets { packets, running_ms, carrying }) => {
                     self.take_packets(&packets, running_ms, carrying)?;
                 }
@@ -120,9 +146,7 @@ impl<D: Disk> IndexThread<D> {
                 }
                 Next::Turn => {}
                 Next::Quiet => self.guarded(Self::flush_some)?,
-                Next::Message(Message::Stop) | Next::Gone => {
-                    return self.guarded(|thread| Ok(thread.indexer()?.flush()?));
-                }
+                Next::Message(Message::Stop) | Next::Gone => return self.guarded(Self::flush_in_time),
             }
         }
     }
@@ -137,7 +161,7 @@ impl<D: Disk> IndexThread<D> {
             self.end = placed.end();
         }
         self.guarded(|thread| thread.fold(packets, running_ms))?;
-        self.links.backlog.take(packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum());
+        self.links.backlog.take(packets_bytes(packets));
         // What a slice carries stands behind the changes of its batch; its marks look like other marks, and count as
         // changes here, which only makes cleaning a little more willing.
         for (placed, content) in packets {
@@ -215,12 +239,19 @@ impl<D: Disk> IndexThread<D> {
     fn replay(&mut self) -> Result<(), FoldError> {
         let (end, rebuilding) = (self.end, self.rebuilding);
         let first = self.cleaner.first();
+        let stopping = self.links.stopping.clone();
         self.indexer()?.replay(first, end, |place| {
             if rebuilding {
                 let Position { segment, offset } = place;
                 tracing::info!(segment, offset, last_segment = end.segment, "making the index anew");
             }
-        })
+            !stopping.load(Ordering::Relaxed)
+        })?;
+        if self.links.stopping.load(Ordering::Relaxed) {
+            // It may not have come to its end; what comes behind it is not folded any more.
+            self.stopping_since.get_or_insert_with(|| Instant::now() - STOP_INDEX);
+        }
+        Ok(())
     }
 
     fn fold(&mut self, packets: &[(Placed, Content)], running_ms: u64) -> Result<(), FoldError> {
@@ -237,6 +268,30 @@ impl<D: Disk> IndexThread<D> {
         // Under load the queue is never empty: a flush has to go on all the same.
         if indexer.is_flushing() {
             indexer.flush_step()?;
+        }
+        Ok(())
+    }
+
+    /// Whether storage is stopping and the time for the index is used up.
+    fn is_out_of_time(&mut self) -> bool {
+        if !self.links.stopping.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_INDEX
+    }
+
+    /// Flushes what is folded, as far as there is time. What is left costs the next start a replay, and nothing else:
+    /// to flush all of a large backlog would take minutes.
+    fn flush_in_time(&mut self) -> Result<(), FoldError> {
+        // What is in the frozen layer, then what is folded above it.
+        for _ in 0..2 {
+            while self.indexer()?.is_flushing() {
+                if self.is_out_of_time() {
+                    return Ok(());
+                }
+                self.indexer()?.flush_step()?;
+            }
+            self.indexer()?.begin_flush();
         }
         Ok(())
     }
@@ -329,6 +384,10 @@ impl<D: Disk> IndexThread<D> {
             }
         }))
     }
+}
+
+fn packets_bytes(packets: &[(Placed, Content)]) -> u64 {
+    packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum()
 }
 
 enum Next {

@@ -268,7 +268,8 @@ impl<D: Disk> Parts<D> {
             }
         }
         let holds = Arc::new(AtomicUsize::new(0));
-        let links = index::Links { report: report.clone(), journal: commits.clone(), backlog: backlog.clone(), clock };
+        let (report_, journal, backlog_) = (report.clone(), commits.clone(), backlog.clone());
+        let links = index::Links { report: report_, journal, backlog: backlog_, clock, stopping: stopping.clone() };
         let index = index::IndexThread::new(start, self.home, format, opened.end, links);
         // Nobody would wait for commits in vain if its thread panicked.
         let panicked = report.clone();
