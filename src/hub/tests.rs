@@ -18,4 +18,5 @@ mod limits;
 mod model;
 mod operations;
 mod property;
+mod transcripts;
 mod world;
