@@ -76,7 +76,9 @@ pub(super) fn hex_of(bytes: &[u8]) -> String {
         if run.len() >= RUN_BYTES_MIN {
             let _ = write!(hex, "[{} x {:02x}, CRC {:08x}]", run.len(), run[0], crc32fast::hash(run));
         } else {
-            run.iter().for_each(|byte| _ = write!(hex, "{byte:02x}"));
+            for byte in run {
+                let _ = write!(hex, "{byte:02x}");
+            }
         }
     }
     hex

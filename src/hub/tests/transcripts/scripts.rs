@@ -7,8 +7,11 @@ use crate::ids::{DeviceId, GroupId, OperationId};
 use crate::limits::OUTPUT_BYTES_SOFT;
 use crate::wire::{Attach, GroupSeq, Hello, Mark, Request, features};
 
+/// Plays a transcript.
+pub(super) type Play = fn(&mut Script<'_>);
+
 /// The transcripts by the names of their blocks.
-pub(super) const ALL: [(&str, fn(&mut Script<'_>)); 5] = [
+pub(super) const ALL: [(&str, Play); 5] = [
     ("first-create", first_create),
     ("back-behind", back_behind),
     ("two-devices", two_devices),
@@ -25,7 +28,7 @@ pub(super) struct Script<'r> {
 
 impl<'r> Script<'r> {
     /// The lines of a transcript.
-    pub(super) fn lines(reader: &'r Reader, play: fn(&mut Script<'_>)) -> Vec<String> {
+    pub(super) fn lines(reader: &'r Reader, play: Play) -> Vec<String> {
         let mut script = Script { stage: Stage::new(reader), requests: 0, operations: 0 };
         play(&mut script);
         script.stage.lines().to_vec()
@@ -174,7 +177,7 @@ fn slow_reader(script: &mut Script<'_>) {
     script.does(Step::StopsReading, "bob/phone");
     for _ in 0..2 {
         assert!(script.stage.waiting("bob/phone") <= OUTPUT_BYTES_SOFT);
-        script.sends("alice/phone", group, &[b'z'; 40_000]);
+        script.sends("alice/phone", group, &vec![b'z'; 40_000]);
     }
     let waiting = script.stage.waiting("bob/phone");
     assert!(waiting > OUTPUT_BYTES_SOFT);
