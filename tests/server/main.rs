@@ -9,3 +9,4 @@ mod reconnect;
 mod roles;
 mod stop;
 mod support;
+mod two_devices;
