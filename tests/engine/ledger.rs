@@ -153,8 +153,11 @@ impl Ledger {
         }
         check_lists(found, &mut losses);
         for ((group, user), mark) in &self.marks {
-            // Who is no member any more has no marks.
-            if found.marks.get(&(*group, user.clone())).is_some_and(|now| now < mark) {
+            // Who is no member any more has no marks; who came back has none from before.
+            let record = found.groups.get(group).map(|(snapshot, _)| &snapshot.record);
+            let joined = record.and_then(|record| record.members.iter().find(|member| member.user == *user));
+            let counts = joined.is_some_and(|member| *mark >= member.joined);
+            if counts && found.marks.get(&(*group, user.clone())).is_some_and(|now| now < mark) {
                 losses.push(format!("{group}: {user} had read up to {mark}"));
             }
         }

@@ -111,17 +111,18 @@ fn print_losses(output: &mut Output, plan: &Plan) -> Result<(), Failure> {
         output.line(|paint| loss_line(paint, loss), || loss_object(loss))?;
     }
     for group in &plan.groups {
-        output.line(|paint| group_line(paint, group), || group_object(group))?;
+        print_group(output, group)?;
     }
     let (losses, groups) = (plan.verified.losses.is_empty(), plan.groups.is_empty());
     output.say(|paint| match (losses, groups) {
         (true, true) => paint.good("nothing of what was written is lost"),
         (false, true) => {
             "No group has a gap, and nothing says that one was longer. Lost packets may be markers, marks of readers, \
-             or the last entries of groups."
+             the last entries of groups, or former memberships and remembered operations that cleaning had carried."
                 .to_owned()
         }
-        _ => "A lost packet may also be a marker, marks of readers, or the last entry of a group that is not listed."
+        _ => "A lost packet may also be a marker, marks of readers, the last entry of a group that is not listed, or \
+              former memberships and remembered operations that cleaning had carried."
             .to_owned(),
     })?;
     Ok(())
@@ -130,6 +131,7 @@ fn print_losses(output: &mut Output, plan: &Plan) -> Result<(), Failure> {
 fn loss_line(paint: &Paint, loss: &Loss) -> String {
     let what = match loss.packets {
         Some(packets) => format!("{} from LSN {} on", count(packets, "packet"), loss.first_lsn),
+        None if loss.first_lsn == 0 => "everything from the beginning of the journal up to the next segment".to_owned(),
         None => format!("everything from LSN {} on", loss.first_lsn),
     };
     format!("{}     {} at offset {}: {what}", paint.bad("lost"), escape(&loss.file), loss.offset)
@@ -145,25 +147,29 @@ fn loss_object(loss: &Loss) -> Value {
     })
 }
 
-fn group_line(paint: &Paint, loss: &GroupLoss) -> String {
-    let GroupLoss { group, kept_through, lost_through, whole_behind } = loss;
+/// A group may lose entries before those that stay, behind them, or both: one line each.
+fn print_group(output: &mut Output, loss: &GroupLoss) -> Result<(), Failure> {
+    let GroupLoss { group, lost_from, kept_from, kept_through, lost_through, whole_behind } = *loss;
     let kept = match kept_through {
         0 => "nothing of it stays".to_owned(),
-        last => format!("1 to {last} stay"),
+        last if last < kept_from => "its record stays, and no entry".to_owned(),
+        last => format!("{kept_from} to {last} stay"),
     };
-    let behind = match whole_behind {
-        0 => String::new(),
-        count => format!("; {count} of them are whole, but stand behind the gap"),
+    let mut stretch = |kind: &str, first: u64, last: u64, whole: u64| {
+        let behind = match whole {
+            0 => String::new(),
+            count => format!("; {count} of them are whole, but stand behind the gap"),
+        };
+        output.line(
+            |paint| format!("{}     group {group}: entries {first} to {last}; {kept}{behind}", paint.bad("lost")),
+            || json!({"kind": kind, "group": group.to_string(), "first": first, "last": last, "whole_behind": whole}),
+        )
     };
-    format!("{}     group {group}: entries {} to {lost_through}; {kept}{behind}", paint.bad("lost"), kept_through + 1)
-}
-
-fn group_object(loss: &GroupLoss) -> Value {
-    json!({
-        "kind": "lost_entries",
-        "group": loss.group.to_string(),
-        "first": loss.kept_through + 1,
-        "last": loss.lost_through,
-        "whole_behind": loss.whole_behind,
-    })
+    if lost_from < kept_from {
+        stretch("lost_first_entries", lost_from, kept_from - 1, 0)?;
+    }
+    if kept_through < lost_through {
+        stretch("lost_entries", kept_through + 1, lost_through, whole_behind)?;
+    }
+    Ok(())
 }

@@ -50,7 +50,10 @@ pub(super) fn find<D: Disk>(disk: &D) -> Result<Files, OpenError> {
     let named = headers.iter().map(|file| file.number);
     let found = named.clone().min().zip(named.max());
     let (first, last) = bounds(disk, format.directory, found, &mut findings)?;
-    // What stands before the first is cleaned, and only not removed yet.
+    for file in headers.iter().filter(|file| file.number < first) {
+        let what = "it was cleaned, and a stop came before it was removed: the next start does it";
+        findings.push(Finding::new(Severity::Note, segment_path(file.number), None, what));
+    }
     let holders = holders(headers.into_iter().filter(|file| file.number >= first).collect(), format, &mut findings);
     for number in (first..=last).filter(|number| !holders.contains_key(number)) {
         findings.push(Finding::damage(segment_path(number), 0, "the segment is missing"));

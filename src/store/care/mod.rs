@@ -12,6 +12,7 @@ mod manifest;
 mod offline;
 mod place;
 mod plan;
+mod ranges;
 mod repair;
 mod restore;
 mod rewrite;
@@ -92,9 +93,9 @@ pub struct Loss {
     pub file: String,
     /// Where the first of them stood.
     pub offset: u64,
-    /// The LSN of the first.
+    /// The LSN of the first; 0 where that is not known: at the beginning of a journal that was cleaned.
     pub first_lsn: u64,
-    /// How many; not known where the end of the journal is lost.
+    /// How many; not known where the beginning or the end of the journal is lost.
     pub packets: Option<u64>,
 }
 

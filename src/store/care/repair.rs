@@ -79,12 +79,10 @@ impl Repair {
                 progress(Progress { stage, done: u64::from(at), all: u64::from(last) });
             },
         )?;
-        if survey.files.first > 1 || decisions.has_carried() {
-            refuse_cleaned(&survey)?;
-            decisions = Decisions::keeping_all();
-        } else if let Some(kept) = kept {
+        if let Some(kept) = kept {
             ask_index(&disk, survey.files.format, &kept, &mut decisions);
         }
+        decisions.settle(survey.files.first, survey.losses.is_empty());
         let groups = decisions.losses();
         Ok(Self { verified, groups, data, journal: Some(JournalPlan { survey, decisions }), lock })
     }
@@ -129,22 +127,21 @@ impl Repair {
     }
 }
 
-/// A journal that was cleaned says of a group in several places what its log was: with packets lost, this version
-/// cannot tell what is still true. Where nothing is lost, everything is kept.
-fn refuse_cleaned(survey: &Survey) -> Result<(), OpenError> {
-    let Some(loss) = survey.losses.first() else { return Ok(()) };
-    let reason = "packets of a journal that was cleaned are lost, which `repair` cannot mend yet".to_owned();
-    Err(OpenError::Corrupt { file: loss.file.clone(), offset: loss.offset, reason })
-}
-
 /// The heads that the index knew of are witnesses of what is lost, though the journal alone decides what stays.
 fn ask_index(disk: &RealDisk, format: Format, kept: &SledHome, decisions: &mut Decisions) {
     let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let Ok(indexer) = offline::indexer(disk, format, kept) else { return };
         let mut after = None;
-        while let Ok(Some((group, head))) = indexer.next_head(after) {
-            decisions.know(group, head);
-            after = Some(group);
+        loop {
+            match indexer.next_log(after) {
+                Ok(Some((group, floor, head))) => {
+                    decisions.know(group, floor, head);
+                    after = Some(group);
+                }
+                // Only an index that was read to its end knows which groups are not there any more.
+                Ok(None) => return decisions.ask_index(indexer.folded().map_or(0, |folded| folded.lsn)),
+                Err(_) => return,
+            }
         }
     }));
     if asked.is_err() {
@@ -193,7 +190,7 @@ fn build(
     new.sync_directory(JOURNAL_DIRECTORY)?;
     new.sync_directory("")?;
     head::create(&new, format.directory)?;
-    let (whole, rest) = parts(survey);
+    let (whole, rest) = parts(survey, plan.decisions.first_dropped());
     for (at, segment) in whole.iter().enumerate() {
         let is_last = at + 1 == whole.len() && rest.is_empty();
         place_whole(disk, &new, aside, segment, is_last)?;
@@ -201,20 +198,27 @@ fn build(
     if let Some(last) = whole.last() {
         head::record(&new, format.directory, Head { newest: last.number, first: survey.files.first })?;
     }
-    let start = if whole.is_empty() { before(survey) } else { survey.whole_until };
+    let behind_whole = whole.last().and_then(|segment| segment.stretches.last()).map(|stretch| stretch.to);
+    let start = behind_whole.unwrap_or_else(|| before(survey));
     let all = u64::from(survey.files.last);
     let journal = offline::journal(new.clone(), format);
     let rewriter = Rewriter::new(disk, &plan.decisions, journal, start, survey.files.first);
-    rewriter.run(&rest, |number| progress(Progress { stage: JOURNAL_STAGE, done: u64::from(number), all }))?;
+    let floors = plan.decisions.raised_floors();
+    rewriter.run(&rest, &floors, |number| progress(Progress { stage: JOURNAL_STAGE, done: u64::from(number), all }))?;
     new.sync_directory(JOURNAL_DIRECTORY)?;
     check(&new, format)?;
     Ok(rest.len() as u64)
 }
 
 /// The segments that stay as they are, and those that are written again. Nothing is written for what is lost at the
-/// end; a journal of which nothing is left begins anew with an empty segment.
-fn parts(survey: &Survey) -> (Vec<Walked>, Vec<Walked>) {
-    let whole = survey.segments.iter().take_while(|segment| segment.is_whole).count();
+/// end; a journal of which nothing is left begins anew with an empty segment. A packet that cannot stay may stand before
+/// all damage.
+fn parts(survey: &Survey, first_dropped: Option<u64>) -> (Vec<Walked>, Vec<Walked>) {
+    let stays = |segment: &&Walked| {
+        let next_lsn = segment.stretches.last().map_or(0, |stretch| stretch.to.next_lsn);
+        segment.is_whole && first_dropped.is_none_or(|dropped| next_lsn <= dropped)
+    };
+    let whole = survey.segments.iter().take_while(stays).count();
     let (whole, rest) = survey.segments.split_at(whole);
     let has_packets = |segment: &Walked| !segment.stretches.is_empty();
     let mut used = rest.iter().rposition(has_packets).map_or(0, |last| last + 1);

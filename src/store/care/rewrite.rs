@@ -6,17 +6,22 @@
 
 use super::plan::{Decisions, Verdict};
 use super::survey::{Stretch, Walked};
+use crate::ids::GroupId;
+use crate::store::OpenError;
+use crate::store::carried::{CARRIED_LIST_MAX, Carried};
 use crate::store::disk::{Disk, DiskFile};
-use crate::store::journal::packet::{Body, Packet, WATERMARK_BYTES, Watermark};
+use crate::store::journal::Content;
+use crate::store::journal::packet::{Body, PACKET_HEADER_BYTES, Packet, WATERMARK_BYTES, Watermark};
 use crate::store::journal::recovery::{advance, push};
+use crate::store::journal::segment::{SEGMENT_HEADER_BYTES, segment_path};
 use crate::store::journal::spare::make_now;
 use crate::store::journal::writer::{Journal, Now, Tail, begin_segment};
-use crate::store::journal::{Content, segment::segment_path};
-use crate::store::{Change, OpenError};
 
 /// Where a filler stands in for a packet; the largest one, so that one fits wherever a packet stood.
 const FILLER_BYTES: u32 = 48;
 const _: () = assert!(FILLER_BYTES as usize == WATERMARK_BYTES);
+/// What one floor takes in its packet.
+const FLOOR_BYTES: usize = 16 + 8;
 
 /// Writes segments one behind the other into a new journal.
 pub(super) struct Rewriter<'p, From: Disk, To: Disk> {
@@ -34,14 +39,37 @@ impl<'p, From: Disk, To: Disk> Rewriter<'p, From, To> {
         Self { from, decisions, journal, tail, first, now: Now::default() }
     }
 
-    /// Writes the segments, in their order; the last one ends with a marker.
-    pub(super) fn run(mut self, segments: &[Walked], mut progress: impl FnMut(u32)) -> Result<(), OpenError> {
+    /// Writes the segments, in their order, and the floors behind them; the last one ends with a marker.
+    pub(super) fn run(
+        mut self,
+        segments: &[Walked],
+        floors: &[(GroupId, u64)],
+        mut progress: impl FnMut(u32),
+    ) -> Result<(), OpenError> {
         for (at, segment) in segments.iter().enumerate() {
             progress(segment.number);
             let later = segments.get(at + 1..).unwrap_or_default();
             let next_lsn = later.iter().find_map(|later| later.stretches.first()).map(|first| first.from.next_lsn);
             self.segment(segment, next_lsn, later.is_empty())?;
         }
+        let room_bytes = self.journal.segment_bytes - SEGMENT_HEADER_BYTES - 2 * FILLER_BYTES;
+        let floors_max = (room_bytes as usize - PACKET_HEADER_BYTES - 8) / FLOOR_BYTES;
+        for some in floors.chunks(floors_max.min(CARRIED_LIST_MAX)) {
+            self.floors(some)?;
+        }
+        Ok(())
+    }
+
+    /// A segment that tells floors: no packet of before can do it, because the rooms that are free are small.
+    fn floors(&mut self, floors: &[(GroupId, u64)]) -> Result<(), OpenError> {
+        let spare = make_now(&self.journal.disk, "repair", u64::from(self.journal.segment_bytes))?;
+        let (now, carried) = (self.now, Carried::Floors(floors.to_vec()));
+        let running_ms = now.running_ms;
+        let (_, tail) = begin_segment(&mut self.journal, spare, self.tail, self.first, running_ms, |out, tail| {
+            push(out, tail, &Body::Carried(&carried));
+            put_watermark(out, tail, now);
+        })?;
+        self.tail = tail;
         Ok(())
     }
 
@@ -116,7 +144,8 @@ fn put(out: &mut Vec<u8>, tail: &mut Tail, packet: &Packet<'_>, decisions: &Deci
     }
     match decisions.verdict(packet.lsn, content.as_ref()) {
         Verdict::Keep => push(out, tail, &Body::Again(packet)),
-        Verdict::Marks(marks) => push(out, tail, &Body::Change(&Change::Marks(marks))),
+        Verdict::Change(change) => push(out, tail, &Body::Change(&change)),
+        Verdict::Carried(carried) => push(out, tail, &Body::Carried(&carried)),
         Verdict::Drop => put_watermark(out, tail, *now),
     }
 }

@@ -138,10 +138,7 @@ impl<D: Disk> Walk<'_, D> {
                 is_whole: false,
                 running_ms: self.survey.last.running_ms,
             });
-            let is_beginning = number == self.survey.files.first && self.is_cleaned();
-            if number == self.survey.files.last || is_beginning {
-                self.lose_the_end();
-            }
+            self.lose_a_segment(number);
             return Ok(());
         };
         let before = self.damages();
@@ -156,9 +153,7 @@ impl<D: Disk> Walk<'_, D> {
                 is_whole: false,
                 running_ms: self.survey.last.running_ms,
             });
-            if number == self.survey.files.last {
-                self.lose_the_end();
-            }
+            self.lose_a_segment(number);
             return Ok(());
         };
         let stretches = self.follow(&holder, &bytes, start)?;
@@ -330,6 +325,17 @@ impl<D: Disk> Walk<'_, D> {
         if to_lsn > from_lsn {
             let (file, offset) = self.at.clone();
             self.survey.losses.push(Loss { file, offset, first_lsn: from_lsn, packets: Some(to_lsn - from_lsn) });
+        }
+    }
+
+    /// How much stood in a segment is known from those around it, unless it is the last one, or the first of a log that
+    /// was cleaned.
+    fn lose_a_segment(&mut self, number: u32) {
+        if number == self.survey.files.last {
+            self.lose_the_end();
+        } else if number == self.survey.files.first && self.is_cleaned() {
+            let (file, offset) = (segment_path(number), u64::from(SEGMENT_HEADER_BYTES));
+            self.survey.losses.push(Loss { file, offset, first_lsn: 0, packets: None });
         }
     }
 

@@ -23,15 +23,15 @@ impl<D: Disk> Indexer<D> {
         Ok(found.and_then(|(key, _)| operations_principal(&key)))
     }
 
-    /// The next group with its head, in the order of group ids.
-    pub(crate) fn next_head(&self, after: Option<GroupId>) -> Result<Option<(GroupId, u64)>, IndexError> {
+    /// The next group with the floor and the head of its log, in the order of group ids.
+    pub(crate) fn next_log(&self, after: Option<GroupId>) -> Result<Option<(GroupId, u64, u64)>, IndexError> {
         let low = after.map_or_else(|| vec![0x30], |group| behind(state_key(group)));
         let Some((key, stored)) = self.overlay.nearest(&low, &[0x30, 0xff], Direction::Ascending)? else {
             return Ok(None);
         };
         let group = key.last_chunk().and_then(|bytes| GroupId::from_bytes(*bytes));
         match (group, stored.value) {
-            (Some(group), Value::State(state)) => Ok(Some((group, state.head))),
+            (Some(group), Value::State(state)) => Ok(Some((group, state.floor, state.head))),
             _ => Err(IndexError(format!("key {key:02x?} does not hold a state"))),
         }
     }

@@ -258,8 +258,8 @@ impl<D: Disk> Indexer<D> {
         }
         let StateValue { head, floor, last_at_ms, .. } = state;
         let floor = draft.floors.get(&group).map_or(floor, |new| floor.max(*new));
-        if floor > head {
-            // The floor that stands in the same slice ends the group.
+        if floor > head && value.record.dissolved {
+            // The floor that stands in the same slice ends the group. A log that a repair has left empty does not.
             return Ok(());
         }
         self.plan_former(draft, group)?;
