@@ -10,20 +10,23 @@
 //! retention_entries = 100000         # newest entries of a group's log that are kept
 //! retention_mib = 64                 # newest MiB of a group's log that are kept
 //! retention_days = 30                # age up to which entries are kept
+//! groups_per_user = 2000             # groups that a user may be in
 //! insecure_without_tls = false       # listen beyond this machine although there is no TLS yet
+//! [groups_of]                        # groups that single users may be in, by name: "support-bot" = 100000
 //! ```
 //!
 //! Every key may be left out. A key that is not known is an error: a misspelt one must not be ignored in silence.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::ids::Openness;
+use crate::ids::{Openness, UserId};
 use crate::limits::{
-    RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT, RETENTION_ENTRIES_DEFAULT, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MIN,
+    GROUPS_PER_USER_DEFAULT, GROUPS_PER_USER_MIN, RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT,
+    RETENTION_ENTRIES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN,
 };
 
 /// The address that a server listens on if nothing else is said.
@@ -59,6 +62,10 @@ pub struct Settings {
     pub retention_mib: Option<u64>,
     /// Up to which age entries are kept, in days.
     pub retention_days: Option<u64>,
+    /// Groups that a user may be in.
+    pub groups_per_user: Option<u32>,
+    /// The same for single users, by name.
+    pub groups_of: Option<BTreeMap<String, u32>>,
     /// Whether an address beyond this machine may be listened on without TLS.
     pub insecure_without_tls: Option<bool>,
 }
@@ -97,6 +104,10 @@ pub struct Config {
     pub create: Openness,
     /// Who may add members.
     pub add: Openness,
+    /// Groups that a user may be in.
+    pub groups_per_user: u32,
+    /// The same for single users.
+    pub groups_of: BTreeMap<UserId, u32>,
     /// How many of the newest entries of a group's log are kept.
     pub retention_entries: u64,
     /// How much of the newest of a group's log is kept, in bytes.
@@ -144,6 +155,8 @@ impl Settings {
             segment_mib: self.segment_mib.or(under.segment_mib),
             create: self.create.or(under.create),
             add: self.add.or(under.add),
+            groups_per_user: self.groups_per_user.or(under.groups_per_user),
+            groups_of: self.groups_of.or(under.groups_of),
             retention_entries: self.retention_entries.or(under.retention_entries),
             retention_mib: self.retention_mib.or(under.retention_mib),
             retention_days: self.retention_days.or(under.retention_days),
@@ -175,11 +188,28 @@ impl Settings {
             segment_bytes,
             create,
             add,
+            groups_per_user: groups_max("groups_per_user", self.groups_per_user.unwrap_or(GROUPS_PER_USER_DEFAULT))?,
+            groups_of: groups_of(self.groups_of.unwrap_or_default())?,
             retention_entries: at_least_one("retention_entries", self.retention_entries, 1, RETENTION_ENTRIES_DEFAULT)?,
             retention_bytes: at_least_one("retention_mib", self.retention_mib, MIB, RETENTION_BYTES_DEFAULT)?,
             retention_age_ms: at_least_one("retention_days", self.retention_days, DAY_MS, RETENTION_AGE_MS_DEFAULT)?,
         })
     }
+}
+
+fn groups_max(name: &str, groups: u32) -> Result<u32, ConfigError> {
+    if groups >= GROUPS_PER_USER_MIN {
+        return Ok(groups);
+    }
+    Err(ConfigError(format!("{name} is {groups}, but must be at least {GROUPS_PER_USER_MIN}")))
+}
+
+fn groups_of(said: BTreeMap<String, u32>) -> Result<BTreeMap<UserId, u32>, ConfigError> {
+    let one = |(name, groups): (String, u32)| {
+        let user = UserId::new(&name).map_err(|error| ConfigError(format!("groups_of: {name:?}: {error}")))?;
+        Ok((user, groups_max(&format!("groups_of {name:?}"), groups)?))
+    };
+    said.into_iter().map(one).collect()
 }
 
 /// A number of units, at least one: the newest entry of a group is kept in any case.
@@ -225,6 +255,17 @@ mod tests {
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.cluster, "east");
         assert_eq!(config.segment_bytes, SEGMENT_BYTES_DEFAULT);
+    }
+
+    #[test]
+    fn the_groups_of_users_are_limited_for_all_and_for_each() {
+        let of = |text: &str| Settings::from_toml(text).unwrap().into_config();
+        let config = of("groups_per_user = 64\n[groups_of]\n\"support-bot\" = 100000").unwrap();
+        assert_eq!(config.groups_per_user, 64);
+        assert_eq!(config.groups_of, BTreeMap::from([(UserId::new("support-bot").unwrap(), 100_000)]));
+        for wrong in ["groups_per_user = 63", "[groups_of]\n\"\" = 100", "[groups_of]\nbob = 3"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -202,8 +202,8 @@ impl Engine {
     /// brought up to date. Nothing that was acknowledged is gone after any of them.
     pub fn open_with(options: &EngineOptions) -> Result<Self, EngineError> {
         let EngineOptions { directory, segment_bytes, retention, .. } = options;
-        let storage =
-            StorageOptions { directory: directory.clone(), segment_bytes: *segment_bytes, retention: *retention };
+        let (segment_bytes, retention) = (*segment_bytes, *retention);
+        let storage = StorageOptions { segment_bytes, retention, ..StorageOptions::new(directory) };
         Self::over(options, |wake| Storage::start(&storage, wake))
     }
 

@@ -13,6 +13,10 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const TOKEN_BYTES_MAX: usize = 3 * 1024;
 /// Most members of one group, its creator included.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Groups that a user may be in, unless configuration says otherwise.
+pub const GROUPS_PER_USER_DEFAULT: u32 = 2_000;
+/// The lowest that configuration may say: the groups of users are counted from where one value of the index is full.
+pub const GROUPS_PER_USER_MIN: u32 = 64;
 /// Most groups that one attach may name in all its frames.
 pub const ATTACH_GROUPS_MAX: usize = 20_000;
 /// Most groups named in one frame of attach or acknowledge.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use roundtable::config::{Config, Settings};
 use roundtable::net::{Policy, Server, ServerOptions, StartError};
-use roundtable::store::Retention;
+use roundtable::store::{GroupQuota, Retention};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,7 @@ impl Serve {
             cluster: config.cluster,
             segment_bytes: config.segment_bytes,
             policy: Policy { create: config.create, add: config.add },
+            quota: GroupQuota { groups_max: config.groups_per_user, groups_max_of: config.groups_of },
             retention: Retention {
                 entries_max: config.retention_entries,
                 bytes_max: config.retention_bytes,

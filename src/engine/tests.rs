@@ -5,9 +5,9 @@ use rand::SeedableRng;
 use super::*;
 use crate::ids::OperationId;
 use crate::limits::SEGMENT_BYTES_MIN;
-use crate::store::Retention;
 use crate::store::testing::TestDisk as _;
 use crate::store::testing::{Fault, MemoryHome, Parts, SimulatedDisk};
+use crate::store::{GroupQuota, Retention};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -23,6 +23,7 @@ fn open(disk: &SimulatedDisk, cache_bytes_max: usize) -> Engine {
         segment_bytes,
         random: StdRng::seed_from_u64(1),
         retention: Retention::default(),
+        quota: GroupQuota::default(),
     };
     let options = EngineOptions { cache_bytes_max, ..EngineOptions::new("") };
     Engine::over(&options, |wake| parts.start(wake)).unwrap()

@@ -35,6 +35,9 @@ impl Hub {
             Ok(entry) => entry,
             Err(refusal) => return self.refuse(caller.connection, caller.request_id, refusal_body(refusal)),
         };
+        if let Some(error) = self.over_quota(&entry.event) {
+            return self.refuse(caller.connection, caller.request_id, error);
+        }
         let mut random = [0; 10];
         self.random.fill_bytes(&mut random);
         let id = GroupId::generate(self.now.wall_ms, &random);
@@ -68,8 +71,13 @@ impl Hub {
         let Some(group) = self.loaded_group(id) else { unreachable!("work on a group begins when it is loaded") };
         match group::decide(&group.record, group.head, &author, act) {
             Ok(Decision::Entry(entry)) => {
-                let record = record_after(&group.record, &entry);
-                self.submit(caller, key, kind, id, record, entry, None);
+                let record = group.record.clone();
+                if let Some(error) = self.over_quota(&entry.event) {
+                    self.refuse_at(id, caller, error);
+                } else {
+                    let record = record_after(&record, &entry);
+                    self.submit(caller, key, kind, id, record, entry, None);
+                }
             }
             Ok(Decision::Unchanged) => {
                 let version = group.record.version;

@@ -29,6 +29,7 @@ mod operate;
 mod operations;
 mod outbox;
 mod permit;
+mod quota;
 mod reads;
 mod release;
 mod requests;
@@ -50,7 +51,7 @@ pub use connection::ConnectionKey;
 pub use operate::{Audit, Audited};
 pub use permit::Policy;
 
-use crate::ids::{GroupId, Identity, Principal, TokenError};
+use crate::ids::{GroupId, Identity, Principal, TokenError, UserId};
 use crate::limits::{
     BUFFER_BYTES_TOTAL, CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX,
 };
@@ -128,6 +129,8 @@ pub struct Hub {
     /// Connections that wait for the disk to catch up with changes.
     held_back: Vec<ConnectionKey>,
     feeds: Feeds,
+    /// Users who are in as many groups as they may be, with the limit.
+    full: BTreeMap<UserId, u32>,
     requests: VecDeque<StoreRequest>,
     audits: VecDeque<Audit>,
     dirty: VecDeque<ConnectionKey>,
@@ -175,6 +178,7 @@ impl Hub {
             timers: BTreeSet::new(),
             held_back: Vec::new(),
             feeds: Feeds::default(),
+            full: BTreeMap::new(),
             requests: VecDeque::new(),
             audits: VecDeque::new(),
             dirty: VecDeque::new(),
@@ -287,6 +291,7 @@ impl Hub {
             Event::FeedRead { read, page } => self.finish_feed_page(read, page),
             Event::BackupDone { read, result } => self.finish_backup(read, result),
             Event::FloorsMoved { floors } => self.raise_floors(&floors),
+            Event::UserFull { user, groups_max } => self.note_full(user, groups_max),
             Event::StatsRead { read, stats } => self.finish_stats(read, stats),
             // A scan is never asked for by the hub: it is for those who embed storage, and for its care. After a failure
             // whoever drives the hub stops the process; nothing that is pending is ever released.

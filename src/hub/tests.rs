@@ -20,6 +20,7 @@ mod model;
 mod operations;
 mod orders;
 mod property;
+mod quota;
 mod stays;
 mod transcripts;
 mod world;

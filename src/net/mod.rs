@@ -24,7 +24,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use crate::hub::Policy;
 use crate::hub::{Authenticator, Hub, Seed};
 use crate::ids::{Identity, TokenError};
-use crate::store::{OpenError, Retention, Storage, StorageOptions};
+use crate::store::{GroupQuota, OpenError, Retention, Storage, StorageOptions};
 use crate::token::{KeyError, LocalKey, Verifier};
 use listener::Listener;
 use turn::{Clock, Loop};
@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub policy: Policy,
     /// How much of each group's log is kept.
     pub retention: Retention,
+    /// In how many groups users may be.
+    pub quota: GroupQuota,
 }
 
 impl ServerOptions {
@@ -57,8 +59,8 @@ impl ServerOptions {
     pub fn new(listen: SocketAddr, data: PathBuf) -> Self {
         let cluster = crate::config::CLUSTER_DEFAULT.to_owned();
         let segment_bytes = crate::limits::SEGMENT_BYTES_DEFAULT;
-        let (policy, retention) = (Policy::default(), Retention::default());
-        Self { listen, data, cluster, segment_bytes, policy, retention }
+        let (policy, retention, quota) = (Policy::default(), Retention::default(), GroupQuota::default());
+        Self { listen, data, cluster, segment_bytes, policy, retention, quota }
     }
 }
 
@@ -152,6 +154,7 @@ impl Server {
             directory: options.data.clone(),
             segment_bytes: options.segment_bytes,
             retention: options.retention,
+            quota: options.quota,
         };
         let wake_loop = Arc::new(move || {
             // Storage outlives the loop by the time that it takes to stop; then there is nobody to wake.

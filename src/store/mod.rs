@@ -19,6 +19,7 @@ mod index;
 mod indexer;
 mod journal;
 mod overlay;
+mod quota;
 mod record;
 mod retention;
 mod tables;
@@ -39,6 +40,7 @@ pub use care::{
 };
 pub use disk::{DiskError, DiskErrorKind};
 pub use error::OpenError;
+pub use quota::GroupQuota;
 pub use retention::Retention;
 pub use thread::{Storage, StorageOptions};
 
@@ -294,6 +296,14 @@ pub enum Event {
     FloorsMoved {
         /// Each with the lowest seq that its log still has.
         floors: Vec<(GroupId, u64)>,
+    },
+    /// A user is in as many groups as it may be, or no longer. Said unasked, as soon as the index has seen it, and at
+    /// the start before [`Event::Ready`].
+    UserFull {
+        /// Who.
+        user: UserId,
+        /// The limit that is reached; `None` if it is not any more.
+        groups_max: Option<u32>,
     },
     /// Counters and gauges.
     StatsRead {

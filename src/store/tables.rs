@@ -24,6 +24,8 @@
 //!                                           stand; own bytes are what those take when they are carried; holds the
 //!                                           seqs from the key's own up to the next key's
 //! 58 group 16, user                         former: until u64; a membership that has ended and is still kept
+//! 5c user                                   crowd: u32, the groups of a user who is, or was, in more than one value of
+//!                                           memberships holds; counted anew whenever one is divided
 //! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
 //!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
 //!                                           from the key's own up to the next key's
@@ -90,6 +92,7 @@ pub(crate) enum Value {
     Memberships(Vec<MembershipValue>),
     /// The seq that ended it.
     Former(u64),
+    Crowd(u32),
 }
 
 /// Up to where the journal has been applied.
@@ -271,6 +274,21 @@ pub(crate) fn former_key(group: GroupId, user: &UserId) -> Vec<u8> {
     })
 }
 
+/// The key of the number of groups that a user is in.
+pub(crate) fn crowd_key(user: &UserId) -> Vec<u8> {
+    key(0x5c, |writer| writer.user(user))
+}
+
+/// The user in such a key.
+pub(crate) fn crowd_user(key: &[u8]) -> Option<UserId> {
+    Reader::new(key.get(1..)?).user().ok()
+}
+
+/// The lowest and the highest of these keys.
+pub(crate) fn crowd_ends() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x5c], vec![0x5d])
+}
+
 /// The lowest and the highest key of the former memberships of a group.
 pub(crate) fn former_ends(group: GroupId) -> (Vec<u8>, Vec<u8>) {
     let end = |last: u8| {
@@ -404,6 +422,7 @@ impl Value {
                 writer.u64(membership.read);
             }),
             Self::Former(until) => writer.u64(*until),
+            Self::Crowd(groups) => writer.u32(*groups),
         }
     }
 
@@ -435,6 +454,7 @@ impl Value {
             0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 28, decode_extent)?),
             0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
             0x58 => Self::Former(reader.u64()?),
+            0x5c => Self::Crowd(reader.u32()?),
             _ => return Err(DecodeError::BadValue),
         })
     }

@@ -5,6 +5,7 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod quota;
 mod reconnect;
 mod roles;
 mod stop;

@@ -38,7 +38,11 @@ impl Running {
             ..ServerOptions::new("127.0.0.1:0".parse().unwrap(), directory.path().join("data"))
         };
         change(&mut options);
-        let server = Server::start(options).unwrap();
+        Self::over(Server::start(options).unwrap(), directory)
+    }
+
+    /// A server that was started already, on data in this directory.
+    pub(crate) fn over(server: Server, directory: tempfile::TempDir) -> Self {
         let (address, stopper) = (server.local_address(), server.stopper());
         let thread = std::thread::spawn(move || server.run());
         Self { address, directory, stopper, thread: Some(thread) }
@@ -71,6 +75,14 @@ impl Running {
             ConnectOptions::new(self.address.to_string(), self.token("root", Role::Operator)).with_device(device());
         let stats = Client::connect(options).unwrap().stats().unwrap();
         stats.iter().find(|stat| stat.name == name).unwrap_or_else(|| panic!("{name} in {stats:?}")).value
+    }
+
+    /// Stops it and keeps its data: where they are, and what deletes them in the end.
+    pub(crate) fn stop_and_keep(mut self) -> (std::path::PathBuf, tempfile::TempDir) {
+        self.stopper.stop();
+        self.thread.take().unwrap().join().unwrap().unwrap();
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        (directory.path().join("data"), directory)
     }
 
     pub(crate) fn stop(mut self) -> Result<(), String> {

@@ -65,6 +65,16 @@ impl<D: Disk> Indexer<D> {
         Ok(found)
     }
 
+    /// How many groups a user is a member of.
+    pub(super) fn count_groups(&self, user: &UserId) -> Result<u32, IndexError> {
+        let mut groups = 0_u32;
+        self.each_membership(user, [0; 16], |membership| {
+            groups = groups.saturating_add(u32::from(membership.until.is_none() && membership.joined > 0));
+            Ok(More::Yes)
+        })?;
+        Ok(groups)
+    }
+
     /// The marks of a group's members, in the order of joining.
     pub(crate) fn read_marks(&mut self, group: GroupId) -> Read<Vec<Mark>> {
         let Some(value) = self.group_value(group)? else { return Ok(Ok(Vec::new())) };

@@ -4,6 +4,7 @@
 //! before it are met. A membership that has ended is kept until its user has received the end, or until the log no
 //! longer reaches back to it; a row of its own says so, by which those of one group are found.
 
+use super::crowds::Step;
 use super::fold::mistaken;
 use super::{FoldError, Indexer};
 use crate::group::{Entry, Event, Succession};
@@ -102,6 +103,7 @@ impl<D: Disk> Indexer<D> {
             at
         });
         let membership = &mut memberships[at];
+        let was_member = is_member(membership);
         change(membership);
         for mark in [&mut membership.received, &mut membership.read] {
             if *mark < membership.joined {
@@ -111,6 +113,9 @@ impl<D: Disk> Indexer<D> {
         let membership = *membership;
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
             self.split(user, &key)?;
+            self.fold_crowd(lsn, user, Step::Divided)?;
+        } else if was_member != is_member(&membership) {
+            self.fold_crowd(lsn, user, if was_member { Step::Ended } else { Step::Joined })?;
         }
         Ok(Some(membership))
     }
@@ -147,13 +152,17 @@ impl<D: Disk> Indexer<D> {
         let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
         let Ok(at) = memberships.binary_search_by_key(&group, |membership| membership.group) else { return Ok(()) };
         let membership = &mut memberships[at];
-        if stored.lsn < lsn && membership.until.is_none() && membership.joined > 0 {
+        let ends = stored.lsn < lsn && is_member(membership);
+        if ends {
             membership.until = Some(seq);
             stored.lsn = lsn;
         }
         // Again after a crash, the membership may have been flushed and its row not.
         if membership.until != Some(seq) {
             return Ok(());
+        }
+        if ends {
+            self.fold_crowd(lsn, user, Step::Ended)?;
         }
         self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
@@ -267,6 +276,10 @@ impl<D: Disk> Indexer<D> {
         let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
         Ok(nearest.map_or(first, |(key, _)| key))
     }
+}
+
+fn is_member(membership: &MembershipValue) -> bool {
+    membership.until.is_none() && membership.joined > 0
 }
 
 fn note_mark(membership: &mut MembershipValue, mark: &Mark) {

@@ -7,6 +7,7 @@
 mod answers;
 #[cfg(test)]
 mod cleaning_tests;
+mod crowds;
 mod feed;
 mod fold;
 mod fold_carried;
@@ -22,8 +23,10 @@ use super::index::{Index, IndexError};
 use super::journal::segment::SEGMENT_HEADER_BYTES;
 use super::journal::{Content, DirectoryId, JournalReader, Placed, Position, ReadError};
 use super::overlay::{Flush, Overlay};
+use super::quota::GroupQuota;
 use super::retention::Retention;
 use super::tables::AppliedValue;
+use crate::ids::UserId;
 use crate::store::disk::Disk;
 
 pub(crate) use plan::Plan;
@@ -71,6 +74,9 @@ pub(crate) struct Indexer<D: Disk> {
     unfrozen_bytes: u64,
     /// By which live bytes are estimated; floors are moved by packets alone.
     retention: Retention,
+    quota: GroupQuota,
+    /// Who has become full, or is so no longer, and was not told of yet.
+    crowds: Vec<(UserId, Option<u32>)>,
     /// Bytes of the journal that cleaning would carry; estimated.
     live_bytes: u64,
     /// Entries below a floor that was moved, in this run.
@@ -103,12 +109,19 @@ impl<D: Disk> Indexer<D> {
             folded,
             unfrozen_bytes: 0,
             retention: Retention::default(),
+            quota: GroupQuota::default(),
+            crowds: Vec::new(),
             live_bytes,
             dropped_entries: 0,
             rebuilding,
             flushing_lsn: 0,
             checkpointed_lsn: lsn,
         })
+    }
+
+    /// Counts by another quota than the default.
+    pub(crate) fn set_quota(&mut self, quota: GroupQuota) {
+        self.quota = quota;
     }
 
     /// Estimates by another retention than the default.

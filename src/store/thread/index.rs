@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::{Backlog, Clock, Report, journal};
+use crate::ids::UserId;
 use crate::store::carried::{Carried, Carrying};
 use crate::store::cleaner::{Action, Cleaner, Space};
 use crate::store::directory::Format;
@@ -15,7 +16,7 @@ use crate::store::index::sled::panic_text;
 use crate::store::index::{IndexError, IndexHome};
 use crate::store::indexer::{FLUSH_BYTES, FoldError, Indexer};
 use crate::store::journal::{Content, DirectoryId, JournalReader, Placed, Position};
-use crate::store::{Event, Request, Retention};
+use crate::store::{Event, GroupQuota, Request, Retention};
 
 /// Quiet time after which what is folded is flushed, so that a next start has little to replay.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
@@ -49,6 +50,7 @@ pub(super) struct Start<D: Disk> {
     pub(super) reader: JournalReader<D>,
     pub(super) cleaner: Cleaner,
     pub(super) retention: Retention,
+    pub(super) quota: GroupQuota,
 }
 
 /// Those whom it talks to.
@@ -72,6 +74,7 @@ pub(super) struct IndexThread<D: Disk> {
     rebuilding: bool,
     cleaner: Cleaner,
     retention: Retention,
+    quota: GroupQuota,
     links: Links,
     /// When it was first seen that storage stops.
     stopping_since: Option<Instant>,
@@ -91,8 +94,9 @@ pub(super) fn renew<D: Disk>(
 
 impl<D: Disk> IndexThread<D> {
     pub(super) fn new(start: Start<D>, home: Box<dyn IndexHome>, format: Format, end: Position, links: Links) -> Self {
-        let Start { mut indexer, rebuilding, reader, cleaner, retention } = start;
+        let Start { mut indexer, rebuilding, reader, cleaner, retention, quota } = start;
         indexer.set_retention(retention);
+        indexer.set_quota(quota.clone());
         let (indexer, directory) = (Some(indexer), format.directory);
         Self {
             indexer,
@@ -104,6 +108,7 @@ impl<D: Disk> IndexThread<D> {
             rebuilding,
             cleaner,
             retention,
+            quota,
             links,
             stopping_since: None,
         }
@@ -125,6 +130,8 @@ impl<D: Disk> IndexThread<D> {
             return Ok(());
         }
         self.rebuilding = false;
+        let full = self.guarded(|thread| thread.indexer()?.full_users())?;
+        self.report_crowds(full);
         self.links.report.say(Event::Ready);
         loop {
             self.clean()?;
@@ -161,6 +168,8 @@ impl<D: Disk> IndexThread<D> {
             self.end = placed.end();
         }
         self.guarded(|thread| thread.fold(packets, running_ms))?;
+        let crowds = self.indexer.as_mut().map(Indexer::take_crowds).unwrap_or_default();
+        self.report_crowds(crowds);
         self.links.backlog.take(packets_bytes(packets));
         // What a slice carries stands behind the changes of its batch; its marks look like other marks, and count as
         // changes here, which only makes cleaning a little more willing.
@@ -180,6 +189,12 @@ impl<D: Disk> IndexThread<D> {
             self.cleaner.handle_carried(carrying, lsn);
         }
         Ok(())
+    }
+
+    fn report_crowds(&self, crowds: Vec<(UserId, Option<u32>)>) {
+        for (user, groups_max) in crowds {
+            self.links.report.say(Event::UserFull { user, groups_max });
+        }
     }
 
     /// Goes on with cleaning by one bounded step, if there is something to do.
@@ -325,6 +340,7 @@ impl<D: Disk> IndexThread<D> {
             let indexer = renew(&*self.home, self.reader.sibling(), self.directory, &reason);
             let mut indexer = indexer.map_err(|error| format!("the index cannot be made anew: {}", error.0))?;
             indexer.set_retention(self.retention);
+            indexer.set_quota(self.quota.clone());
             self.indexer = Some(indexer);
             let replayed = catch_unwind(AssertUnwindSafe(|| self.replay()));
             if let Ok(Err(FoldError::Journal(error))) = replayed {

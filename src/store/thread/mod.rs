@@ -35,7 +35,7 @@ use super::index::{IndexError, IndexHome};
 use super::indexer::Indexer;
 use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
-use super::{Event, OpenError, Request, Retention};
+use super::{Event, GroupQuota, OpenError, Request, Retention};
 use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN};
 #[cfg(test)]
 use journal::SealedLog;
@@ -56,13 +56,15 @@ pub struct StorageOptions {
     pub segment_bytes: u64,
     /// How much of each log is kept.
     pub retention: Retention,
+    /// In how many groups users may be: who has reached that is told as [`Event::UserFull`].
+    pub quota: GroupQuota,
 }
 
 impl StorageOptions {
     /// A data directory, and otherwise the defaults.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let (segment_bytes, retention) = (crate::limits::SEGMENT_BYTES_DEFAULT, Retention::default());
-        Self { directory: directory.into(), segment_bytes, retention }
+        Self { directory: directory.into(), segment_bytes, retention, quota: GroupQuota::default() }
     }
 }
 
@@ -105,6 +107,7 @@ impl Storage {
             segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX - 7),
             random: rand::rngs::StdRng::from_os_rng(),
             retention: options.retention,
+            quota: options.quota.clone(),
         };
         let mut storage = parts.start(wake)?;
         storage.lock = Some(lock);
@@ -204,6 +207,7 @@ pub(crate) struct Parts<D: Disk> {
     pub(crate) segment_bytes: u32,
     pub(crate) random: rand::rngs::StdRng,
     pub(crate) retention: Retention,
+    pub(crate) quota: GroupQuota,
 }
 
 impl<D: Disk> Parts<D> {
@@ -227,8 +231,8 @@ impl<D: Disk> Parts<D> {
         }
         let sealed = std::mem::take(&mut opened.sealed);
         let cleaner = Cleaner::new(self.retention, u64::from(format.segment_bytes), sealed, opened.end);
-        let retention = self.retention;
-        Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader, cleaner, retention }, wake))
+        let (retention, quota) = (self.retention, self.quota.clone());
+        Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader, cleaner, retention, quota }, wake))
     }
 
     fn run(self, format: Format, mut opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {

@@ -106,7 +106,14 @@ fn parts(disk: &SimulatedDisk, home: &MemoryHome) -> Parts<SimulatedDisk> {
     disk.create_directory("").unwrap();
     let random = rand::rngs::StdRng::seed_from_u64(1);
     let segment_bytes = u32::try_from(SEGMENT_BYTES_MIN).unwrap();
-    Parts { disk: disk.clone(), home: Box::new(home.clone()), segment_bytes, random, retention: Retention::default() }
+    Parts {
+        disk: disk.clone(),
+        home: Box::new(home.clone()),
+        segment_bytes,
+        random,
+        retention: Retention::default(),
+        quota: GroupQuota::default(),
+    }
 }
 
 fn fill(storage: &mut Waiting, messages: u64) {
