@@ -184,3 +184,29 @@ fn who_is_removed_when_it_has_fallen_behind_is_told_up_to_where_it_may_read() {
         assert!(matches!(outcome, HistoryOutcome::Refused(error) if error.name() == "NOT_FOUND"), "it has it all");
     }
 }
+
+#[test]
+fn who_is_removed_between_two_pages_is_told_so_and_reads_on_up_to_there() {
+    let mut world = World::new();
+    let alice = world.online("alice", "phone");
+    let group = world.create(alice, "", &["bob"]).group;
+    for body in ["two", "three", "four"] {
+        world.send(alice, group, body.as_bytes());
+    }
+    let bob = world.attach("bob", "phone", &[(group, 1)]);
+    assert_eq!(world.pushes(bob), [Push::Behind { group, from: 2, head: 4 }, Push::Ready]);
+    let page = |world: &mut World, from, entries_max| {
+        let id = world.ask(bob, &history_request(&[(group, from)], entries_max, 0));
+        let Reply::HistoryPage { mut groups } = world.reply(bob, id) else { panic!() };
+        page_seqs(groups.pop().unwrap().outcome)
+    };
+    assert_eq!(page(&mut world, 2, 1), (vec![2], 4));
+    let remove = Request::Remove { operation: world.operation(), group, members: users(&["bob"]) };
+    assert_eq!(world.change(alice, &remove).seq, 5);
+    world.send(alice, group, b"about bob");
+    assert_eq!(world.pushes(bob), [Push::Gone { group, until: 5 }], "it would read on for ever");
+    assert_eq!(page(&mut world, 3, 2), (vec![3, 4], 5));
+    assert_eq!(page(&mut world, 5, 2), (vec![5], 5));
+    world.send(alice, group, b"more about bob");
+    assert_eq!(world.pushes(bob), []);
+}
