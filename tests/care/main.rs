@@ -1,5 +1,6 @@
 //! Care of a data directory with the real program: every kind of damage, what is found, what is saved, copies.
 
+mod cleaned;
 mod copies;
 mod damage;
 mod exchange;

@@ -190,7 +190,10 @@ impl Decisions {
         if std::mem::take(&mut track.is_created) {
             track.own.remove(1);
         }
-        (track.has_base, track.head, track.is_broken, track.whole_behind) = (true, state.head, false, 0);
+        // Entries that change no record may have come between the look at it and its writing: they stand before it.
+        track.head = track.own.followed_through(state.head);
+        track.whole_behind = track.own.count_above(track.head);
+        (track.has_base, track.is_broken) = (true, track.whole_behind > 0);
         track.has_ended = state.record.dissolved;
         self.dropped.extend(replaced);
     }

@@ -46,6 +46,17 @@ impl Ranges {
         None
     }
 
+    /// The last of the numbers that follow one without a gap.
+    pub(super) fn followed_through(&self, number: u64) -> u64 {
+        self.around(number.saturating_add(1)).map_or(number, |(_, last)| last)
+    }
+
+    /// How many are higher than a number.
+    pub(super) fn count_above(&self, number: u64) -> u64 {
+        let above = self.0.range(..).rev().take_while(|(_, last)| **last > number);
+        above.map(|(first, last)| last - (*first).max(number + 1) + 1).sum()
+    }
+
     fn around(&self, number: u64) -> Option<(u64, u64)> {
         let (first, last) = self.0.range(..=number).next_back()?;
         (number <= *last).then_some((*first, *last))
@@ -74,6 +85,9 @@ mod tests {
             assert_eq!(found, model.iter().copied().collect::<Vec<_>>());
             let missing = (10..=50).rev().find(|number| !model.contains(number));
             assert_eq!(ranges.highest_missing(&Ranges::default(), 10, 50), missing);
+            let run = (30..).find(|number| !model.contains(&(number + 1))).unwrap();
+            assert_eq!(ranges.followed_through(30), run);
+            assert_eq!(ranges.count_above(30), model.iter().filter(|number| **number > 30).count() as u64);
             let stretches: Vec<_> = ranges.0.iter().collect();
             assert!(stretches.windows(2).all(|pair| *pair[0].1 + 1 < *pair[1].0), "no two touch: {stretches:?}");
         }

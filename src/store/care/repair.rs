@@ -234,7 +234,7 @@ fn before(survey: &Survey) -> Tail {
     match first {
         // What stood before it was cleaned.
         Some(stretch) if survey.files.first > 1 => Tail { segment: survey.files.first - 1, ..stretch.from },
-        _ => beginning(),
+        _ => Tail { segment: survey.files.first.saturating_sub(1), ..beginning() },
     }
 }
 

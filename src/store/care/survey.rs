@@ -352,8 +352,10 @@ impl<D: Disk> Walk<'_, D> {
         let (file, offset) = self.at.clone();
         let what = format!("the log ends before LSN {}, which the index has applied", applied.lsn);
         self.survey.findings.push(Finding::damage(file, offset, what));
-        self.survey.losses.retain(|loss| loss.packets.is_some());
-        self.lose(next_lsn, applied.lsn + 1);
+        if self.reached.is_some() || !self.is_cleaned() {
+            self.survey.losses.retain(|loss| loss.packets.is_some() || loss.first_lsn == 0);
+            self.lose(next_lsn, applied.lsn + 1);
+        }
         if let Some(last) = self.survey.segments.last_mut() {
             last.is_whole = false;
         }

@@ -15,7 +15,7 @@ use crate::store::index::memory::MemoryHome;
 use crate::store::journal::segment::segment_path;
 use crate::store::journal::tests::{effect, group, user};
 use crate::store::journal::{HeadSlot, JOURNAL_DIRECTORY, Now};
-use crate::store::{Change, Mark};
+use crate::store::{Change, FeedError, FeedPlace, Mark};
 
 const SEGMENT_BYTES: u32 = 64 * 1024;
 const RETENTION: Retention = Retention { entries_max: 30, bytes_max: 4_000, age_ms_max: 1_500 };
@@ -60,6 +60,7 @@ impl Cleaned {
             self.rig.disk.remove(&segment_path(first - 1)).unwrap();
             self.rig.disk.sync_directory(JOURNAL_DIRECTORY).unwrap();
             self.cleaner.handle_released(first);
+            self.rig.indexer.forget_before(first);
         } else if self.cleaner.is_busy(&self.rig.indexer, self.now_ms) {
             match self.cleaner.poll(&mut self.rig.indexer, self.now_ms).unwrap() {
                 Some(Action::Carry(slice)) => self.slice = Some(slice),
@@ -442,4 +443,67 @@ fn when_space_is_short_less_than_half_is_enough_to_clean() {
     assert!(!cleaned.cleaner.is_busy(&cleaned.rig.indexer, 0), "more than half of it lives");
     cleaned.cleaner.handle_space(Space::Short);
     assert!(cleaned.cleaner.is_busy(&cleaned.rig.indexer, 0));
+}
+
+/// All that a feed tells behind a place, in pages of some size.
+fn feed(indexer: &mut Indexer<SimulatedDisk>, mut place: FeedPlace, items_max: usize) -> Result<Vec<u64>, FeedError> {
+    let mut lsns = Vec::new();
+    for _ in 0..100_000 {
+        let page = indexer.read_feed(Some(place), items_max)?;
+        assert!(page.items.len() <= items_max && page.through.lsn >= place.lsn);
+        lsns.extend(page.items.iter().map(|item| item.lsn));
+        place = page.through;
+        if page.at_end {
+            return Ok(lsns);
+        }
+    }
+    panic!("a feed has an end")
+}
+
+#[test]
+fn a_feed_tells_from_every_place_exactly_the_effects_behind_it_also_after_cleaning() {
+    let mut cleaned = Cleaned::new(Retention { age_ms_max: u64::MAX, ..RETENTION });
+    let mut effects = vec![cleaned.commit(&created(group(1), "49", &["b".to_owned()])).lsn];
+    // What a subscriber has come to: with the place in the journal, which may be cleaned under it.
+    let mut subscribers = Vec::new();
+    for round in 0..6 {
+        for seq in 2 + round * 200..2 + (round + 1) * 200 {
+            effects.push(cleaned.commit(&effect(group(1), seq, 1, "49", text(&"x".repeat(100)))).lsn);
+            let mark = Mark { user: user("b"), group: group(1), received: seq, read: 0 };
+            if seq % 7 == 0 {
+                cleaned.commit(&Change::Marks(vec![mark]));
+            }
+        }
+        let behind = effects[effects.len() - 150];
+        subscribers.push(cleaned.rig.indexer.read_feed(Some(FeedPlace::behind(behind)), 20).unwrap().through);
+        if round > 1 {
+            cleaned.settle();
+        }
+    }
+    let (first, end) = (cleaned.rig.writer.first(), cleaned.rig.indexer.folded().unwrap());
+    assert!(first > 2 && cleaned.rig.writer.end().segment > first + 1, "several are cleaned, several left");
+    let mut reader = open(&cleaned.rig.disk, &MemoryHome::default(), SEGMENT_BYTES).reader.sibling();
+    let lowest = reader.first_lsn(first).unwrap().unwrap() - 1;
+    let indexer = &mut cleaned.rig.indexer;
+    for lsn in 0..=end.lsn {
+        let wanted: Vec<u64> = effects.iter().copied().filter(|effect| *effect > lsn).collect();
+        for items_max in if lsn % 50 == 0 { vec![1, 7, 1_000] } else { vec![1_000] } {
+            let told = feed(indexer, FeedPlace::behind(lsn), items_max);
+            let wanted = if lsn < lowest { Err(FeedError::Truncated { first: lowest }) } else { Ok(wanted.clone()) };
+            assert_eq!(told, wanted, "behind {lsn}, pages of {items_max}");
+        }
+    }
+    assert_eq!(feed(indexer, FeedPlace::behind(end.lsn + 1), 9), Err(FeedError::Beyond { last: end.lsn }));
+    let mut truncated = 0;
+    for place in subscribers {
+        let wanted: Vec<u64> = effects.iter().copied().filter(|effect| *effect > place.lsn).collect();
+        match feed(indexer, place, 50) {
+            Err(FeedError::Truncated { first }) => {
+                assert!(place.lsn < lowest && first == lowest);
+                truncated += 1;
+            }
+            told => assert_eq!(told, Ok(wanted)),
+        }
+    }
+    assert!(truncated > 0, "somebody stood in a segment that was cleaned");
 }

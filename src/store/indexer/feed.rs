@@ -4,7 +4,8 @@
 //! has carried forward is no news and is passed over.
 
 use super::Indexer;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, DiskErrorKind};
+use crate::store::journal::reader::Stretch;
 use crate::store::journal::{Content, Position, ReadError};
 use crate::store::{FeedError, FeedItem, FeedPage, FeedPlace};
 
@@ -22,11 +23,7 @@ impl<D: Disk> Indexer<D> {
         if after.lsn == folded.lsn {
             return Ok(empty(folded.lsn, Some(folded.end)));
         }
-        let from = match after.at {
-            Some(at) => at,
-            None => self.segment_of(after.lsn + 1, folded.end)?,
-        };
-        let stretch = self.reader.stretch(from, folded.end, STRETCH_BYTES).map_err(|error| unreadable(&error))?;
+        let stretch = self.stretch_behind(after, folded.end)?;
         let mut page = FeedPage { items: Vec::new(), through: after, at_end: false };
         for packet in stretch.packets {
             if page.items.len() >= items_max {
@@ -47,6 +44,19 @@ impl<D: Disk> Indexer<D> {
             page.through.lsn = folded.lsn;
         }
         Ok(page)
+    }
+
+    /// What is to be read behind a place.
+    fn stretch_behind(&mut self, after: FeedPlace, end: Position) -> Result<Stretch, FeedError> {
+        if let Some(at) = after.at {
+            match self.reader.stretch(at, end, STRETCH_BYTES) {
+                // Its segment was cleaned meanwhile. What follows may stand in the next one all the same.
+                Err(ReadError::Disk(error)) if error.kind == DiskErrorKind::NotFound => {}
+                read => return read.map_err(|error| unreadable(&error)),
+            }
+        }
+        let from = self.segment_of(after.lsn + 1, end)?;
+        self.reader.stretch(from, end, STRETCH_BYTES).map_err(|error| unreadable(&error))
     }
 
     /// The beginning of the segment that holds an LSN.

@@ -143,7 +143,13 @@ impl<D: Disk> IndexThread<D> {
                 Next::Message(Message::Packets { packets, running_ms, carrying }) => {
                     self.take_packets(&packets, running_ms, carrying)?;
                 }
-                Next::Message(Message::Released { first }) => self.cleaner.handle_released(first),
+                Next::Message(Message::Released { first }) => {
+                    self.cleaner.handle_released(first);
+                    // A feed may have looked into them again since the release was asked for.
+                    if let Some(indexer) = &mut self.indexer {
+                        indexer.forget_before(first);
+                    }
+                }
                 Next::Message(Message::Space(space)) => self.cleaner.handle_space(space),
                 Next::Message(Message::LookUp(request)) => {
                     let answer = self.guarded(|thread| thread.answer(&request))?;
