@@ -2,7 +2,8 @@
 //!
 //! A group's log has no gap, and its record must be the one that the log has made. Both begin with a *base*: the
 //! `created` entry or, where cleaning has carried the group, a whole record. Every entry behind a base stands in the
-//! journal as it was first written, because cleaning takes the oldest first. So:
+//! journal as it was first written, because cleaning takes the oldest first; those that change no record may stand just
+//! before the record that they follow. So:
 //!
 //! * an entry that is missing behind the base ends the group before it: what is whole behind it cannot stay;
 //! * unless another whole record stands behind the gap: that is the base then, and what stood before is not needed;
@@ -52,10 +53,21 @@ pub(super) enum Verdict {
     Drop,
 }
 
+/// What the log and the record of a group are built on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Base {
+    #[default]
+    None,
+    /// The entry that created the group.
+    Created,
+    /// A record that cleaning has carried.
+    Record,
+}
+
 /// One group on the way through the journal.
 #[derive(Clone, Debug, Default)]
 struct Track {
-    has_base: bool,
+    base: Base,
     /// The last entry without a gap behind the base.
     head: u64,
     /// The last entry of which anything is known.
@@ -74,8 +86,6 @@ struct Track {
     /// Entries that stand where they were first written, and carried ones.
     own: Ranges,
     carried: Ranges,
-    /// The base is the entry that created the group.
-    is_created: bool,
     /// The packets of the base and of former memberships that are told with it.
     base_lsns: Vec<u64>,
     /// Those of former memberships whose record is still to come.
@@ -83,6 +93,10 @@ struct Track {
 }
 
 impl Track {
+    fn has_base(&self) -> bool {
+        self.base != Base::None
+    }
+
     /// From where on the log has no gap up to its head.
     fn kept_from(&self) -> u64 {
         let floor = self.floor.clamp(1, self.head + 1);
@@ -137,7 +151,7 @@ impl Decisions {
         let track = self.track(lsn, effect.group, seq);
         track.has_ended |=
             matches!(effect.entry.event, Event::Dissolved | Event::Left { succession: Succession::Dissolved });
-        if !track.has_base && !matches!(effect.entry.event, Event::Created { .. }) {
+        if !track.has_base() && !matches!(effect.entry.event, Event::Created { .. }) {
             // A record may come, which has what this has changed.
             track.own.insert(seq);
             return;
@@ -147,8 +161,8 @@ impl Decisions {
             return;
         }
         track.own.insert(seq);
-        if !track.has_base {
-            (track.has_base, track.is_created, track.head, track.floor) = (true, true, 1, 1);
+        if !track.has_base() {
+            (track.base, track.head, track.floor) = (Base::Created, 1, 1);
             track.base_lsns.push(lsn);
         } else if !track.is_broken && seq == track.head + 1 {
             track.head = seq;
@@ -181,19 +195,19 @@ impl Decisions {
         track.floor = track.floor.max(state.floor);
         let mut told = std::mem::take(&mut track.open_lsns);
         told.push(lsn);
-        if track.has_base && !track.is_broken && state.head <= track.head {
+        if track.has_base() && !track.is_broken && state.head <= track.head {
             track.base_lsns.append(&mut told);
             return;
         }
         // Were the base before left there, a replay would begin with it and meet the gap.
         let replaced = std::mem::replace(&mut track.base_lsns, told);
-        if std::mem::take(&mut track.is_created) {
+        if track.base == Base::Created {
             track.own.remove(1);
         }
         // Entries that change no record may have come between the look at it and its writing: they stand before it.
         track.head = track.own.followed_through(state.head);
         track.whole_behind = track.own.count_above(track.head);
-        (track.has_base, track.is_broken) = (true, track.whole_behind > 0);
+        (track.base, track.is_broken) = (Base::Record, track.whole_behind > 0);
         track.has_ended = state.record.dissolved;
         self.dropped.extend(replaced);
     }
@@ -217,7 +231,7 @@ impl Decisions {
         self.is_cleaned |= first > 1;
         self.keeps_all = is_complete && self.dropped.is_empty();
         for track in self.groups.values() {
-            if track.is_broken || !track.has_base {
+            if track.is_broken || !track.has_base() {
                 self.dropped.extend(&track.open_lsns);
             }
         }
@@ -251,7 +265,7 @@ impl Decisions {
             Carried::Operations(operations) => {
                 // Whoever says it again does it again.
                 let is_there = |carried: &&CarriedOperation| match self.groups.get(&carried.operation.group) {
-                    Some(track) if track.has_base => carried.operation.seq <= track.head,
+                    Some(track) if track.has_base() => carried.operation.seq <= track.head,
                     track => track.is_none_or(|track| !self.is_lost(track)),
                 };
                 Carried::Operations(operations.iter().filter(is_there).cloned().collect())
@@ -268,7 +282,7 @@ impl Decisions {
 
     fn keep_up_to_head(&self, group: GroupId, seq: u64) -> Verdict {
         let stays = match self.groups.get(&group) {
-            Some(track) if track.has_base => seq <= track.head,
+            Some(track) if track.has_base() => seq <= track.head,
             // Of a group that is over only the operations count, which are remembered longer.
             track => track.is_some_and(|track| !self.is_lost(track)),
         };
@@ -298,7 +312,7 @@ impl Decisions {
 
     /// The floors that have to be told, because entries behind them are missing.
     pub(super) fn raised_floors(&self) -> Vec<(GroupId, u64)> {
-        let groups = self.groups.iter().filter(|(_, track)| track.has_base && !self.keeps_all);
+        let groups = self.groups.iter().filter(|(_, track)| track.has_base() && !self.keeps_all);
         groups
             .map(|(group, track)| (*group, track.kept_from(), track.floor))
             .filter(|(_, kept_from, floor)| kept_from > floor)
@@ -309,11 +323,11 @@ impl Decisions {
     /// The groups that are cut, in the order of their ids.
     pub(super) fn losses(&self) -> Vec<GroupLoss> {
         let losses = self.groups.iter().filter(|_| !self.keeps_all).filter_map(|(group, track)| {
-            let kept_from = if track.has_base { track.kept_from() } else { 1 };
+            let kept_from = if track.has_base() { track.kept_from() } else { 1 };
             // What the index knows as let go of was not there to be lost.
             let lost_from = track.floor.max(track.floor_known).max(1).min(kept_from);
             let is_lost =
-                if track.has_base { track.known > track.head || lost_from < kept_from } else { self.is_lost(track) };
+                if track.has_base() { track.known > track.head || lost_from < kept_from } else { self.is_lost(track) };
             is_lost.then_some(GroupLoss {
                 group: *group,
                 lost_from,
