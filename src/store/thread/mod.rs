@@ -10,6 +10,8 @@
 //! look-up that was asked for after a ticket was durable sees it.
 
 mod backup;
+#[cfg(test)]
+mod cleaning_tests;
 mod index;
 mod journal;
 mod spare;
