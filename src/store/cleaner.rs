@@ -18,12 +18,20 @@ use std::collections::VecDeque;
 
 use super::carried::{Carrying, Slice};
 use super::disk::Disk;
-use super::indexer::{FoldError, Indexer, Plan};
+use super::indexer::{FoldError, Indexer, Pace, Plan};
 use super::journal::{Placed, Position, Sealed};
 use super::retention::Retention;
 
 /// Segments' worth of changes that may have gone by without cleaning and count for it later.
 const ALLOWANCE_SEGMENTS: u64 = 8;
+
+/// Packets that are looked at for each one that was folded meanwhile. A segment costs a few turns that look at nothing,
+/// so this has to be well above one.
+const WALKED_PER_FOLDED: usize = 8;
+/// Segments over twice what lives, from which on cleaning is behind.
+const BEHIND_SEGMENTS: u64 = 3;
+/// Journal that may be folded for each batch that the index is flushed by while a segment waits for its checkpoint.
+const FOLDED_PER_FLUSH_BYTES: u64 = 128 * 1024;
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -75,6 +83,11 @@ pub(crate) struct Cleaner {
     space: Space,
     /// Bytes that may be carried for the sake of the ratio alone: as many as others have written.
     allowance_bytes: u64,
+    /// Packets of changes, and their bytes, that were folded since the last step.
+    folded_packets: usize,
+    folded_bytes: u64,
+    /// Bytes of changes that were folded since the last slice was handed out.
+    unpaid_bytes: u64,
     cleaned_segments: u64,
     carried_bytes: u64,
 }
@@ -90,6 +103,9 @@ impl Cleaner {
             phase: Phase::Idle,
             space: Space::Enough,
             allowance_bytes: segment_bytes,
+            folded_packets: 0,
+            folded_bytes: 0,
+            unpaid_bytes: 0,
             cleaned_segments: 0,
             carried_bytes: 0,
         }
@@ -106,6 +122,9 @@ impl Cleaner {
     /// Takes note of a change that was written and folded.
     pub(crate) fn note_change(&mut self, placed: Placed, running_ms: u64) {
         self.note(placed, running_ms);
+        self.folded_packets += 1;
+        self.folded_bytes += u64::from(placed.bytes);
+        self.unpaid_bytes += u64::from(placed.bytes);
         let most = ALLOWANCE_SEGMENTS * self.segment_bytes;
         self.allowance_bytes = (self.allowance_bytes + u64::from(placed.bytes)).min(most);
     }
@@ -133,7 +152,11 @@ impl Cleaner {
     /// A slice was written, synced and folded, as far as it was still true, up to an LSN.
     pub(crate) fn handle_carried(&mut self, outcome: Carrying, lsn: u64) {
         self.phase = match (std::mem::replace(&mut self.phase, Phase::Idle), outcome) {
-            (Phase::Waiting { again, .. }, Carrying::Refused) => Phase::Walking(again),
+            (Phase::Waiting { again, .. }, Carrying::Refused) => {
+                // A small one is overtaken less easily.
+                self.unpaid_bytes = 0;
+                Phase::Walking(again)
+            }
             (Phase::Waiting { next, .. }, Carrying::Done) if next.is_done() => {
                 Phase::Settling { segment: next.segment(), lsn }
             }
@@ -165,10 +188,27 @@ impl Cleaner {
         matches!(self.phase, Phase::Releasing { .. })
     }
 
-    /// Goes on by one bounded step.
+    /// Whether more is written than cleaning gets rid of: then the index must not be far behind, because each slice
+    /// comes back through its queue.
+    pub(crate) fn is_behind<D: Disk>(&self, indexer: &Indexer<D>) -> bool {
+        let wanted_bytes = indexer.live_bytes().saturating_mul(2) + BEHIND_SEGMENTS * self.segment_bytes;
+        !matches!(self.phase, Phase::Stopped) && self.journal_bytes() > wanted_bytes
+    }
+
+    /// How much the next step may look at and carry: as much as keeps up with what was folded since the last one.
+    fn pace(&mut self) -> (Pace, u64) {
+        let walked = std::mem::take(&mut self.folded_packets).saturating_mul(WALKED_PER_FOLDED);
+        let carried_bytes = self.unpaid_bytes.min(self.segment_bytes / 16);
+        let pace = Pace { packets: walked, carried_bytes: usize::try_from(carried_bytes).unwrap_or(usize::MAX) };
+        (pace, std::mem::take(&mut self.folded_bytes) / FOLDED_PER_FLUSH_BYTES)
+    }
+
+    /// Goes on by one step, bounded by what was folded since the last one.
     pub(crate) fn poll<D: Disk>(&mut self, indexer: &mut Indexer<D>, now_ms: u64) -> Result<Option<Action>, FoldError> {
+        let (pace, flushes) = self.pace();
         match &mut self.phase {
             Phase::Idle => {
+                self.unpaid_bytes = 0;
                 if self.wants_cleaning(indexer, now_ms)
                     && let Some(oldest) = self.sealed.front().copied()
                 {
@@ -180,7 +220,7 @@ impl Cleaner {
             }
             Phase::Walking(plan) => {
                 let again = plan.place();
-                let slice = match indexer.plan_slice(plan, now_ms) {
+                let slice = match indexer.plan_slice(plan, now_ms, pace) {
                     Ok(slice) => slice,
                     Err(FoldError::Index(error)) => {
                         // Another index will do it; from where this slice began.
@@ -196,13 +236,18 @@ impl Cleaner {
                     return Ok(None);
                 }
                 let next = plan.clone();
+                self.unpaid_bytes = 0;
                 self.phase = Phase::Waiting { again, next };
                 Ok(Some(Action::Carry(slice)))
             }
             Phase::Settling { segment, lsn } => {
+                for _ in 0..=flushes {
+                    if indexer.checkpointed_lsn() < *lsn {
+                        indexer.begin_flush();
+                        indexer.flush_step()?;
+                    }
+                }
                 if indexer.checkpointed_lsn() < *lsn {
-                    indexer.begin_flush();
-                    indexer.flush_step()?;
                     return Ok(None);
                 }
                 let first = *segment + 1;

@@ -40,6 +40,17 @@ struct State {
     write_split_bytes: Option<usize>,
     ignores_syncs: bool,
     released_bytes: u64,
+    /// By the name of the thread.
+    tallies: BTreeMap<String, Tally>,
+}
+
+/// What one thread has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Files and directories synced.
+    pub(crate) syncs: u64,
+    /// Files renamed.
+    pub(crate) renames: u64,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +117,11 @@ impl State {
 
     fn count(&mut self, operation: &'static str, path: &str) -> Result<(), DiskError> {
         self.operations += 1;
+        if let Some(thread) = std::thread::current().name() {
+            let tally = self.tallies.entry(thread.to_owned()).or_default();
+            tally.syncs += u64::from(operation == "sync");
+            tally.renames += u64::from(operation == "rename");
+        }
         let fails = match self.fault {
             Some((at, Fault::Once)) => self.operations == at,
             Some((at, Fault::FromThenOn)) => self.operations >= at,
@@ -199,6 +215,12 @@ impl SimulatedDisk {
     /// Operations that changed or synced something, so far.
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// Does something, and tells what a thread has done on the disk before it, and nothing of what it does meanwhile.
+    pub(crate) fn with_tally<T>(&self, thread: &str, act: impl FnOnce() -> T) -> (Tally, T) {
+        let state = self.state();
+        (state.tallies.get(thread).copied().unwrap_or_default(), act())
     }
 
     /// Lets the n-th operation from now on fail; 1 is the next.

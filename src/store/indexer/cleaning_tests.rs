@@ -166,10 +166,13 @@ fn same(found: &str, wanted: &str, what: &str) {
 
 /// A random life with cleaning in between; gives how many segments were cleaned and how many slices refused.
 fn live(seed: u64, changes: u64) -> (u64, u64) {
+    live_in(Cleaned::new(RETENTION), seed, changes)
+}
+
+fn live_in(mut cleaned: Cleaned, seed: u64, changes: u64) -> (u64, u64) {
     let mut dice = Dice(seed);
     let users = users();
     let mut model = Model::default();
-    let mut cleaned = Cleaned::new(RETENTION);
     for number in 0..changes {
         let change = model.next(&mut dice, &users, number);
         cleaned.commit(&change);
@@ -214,6 +217,19 @@ fn an_index_rebuilt_from_a_cleaned_journal_answers_as_the_one_that_was_kept() {
     }
     assert!(segments > 60, "{segments} segments were cleaned");
     assert!(refused > 3, "{refused} slices were overtaken by a change");
+}
+
+#[test]
+fn control_without_the_check_for_overtaken_slices_random_lives_find_the_loss() {
+    let found = (0..6).find_map(|seed| {
+        let mut cleaned = Cleaned::new(RETENTION);
+        cleaned.touched.believes_all = true;
+        let lived = std::panic::AssertUnwindSafe(|| live_in(cleaned, seed, 8_000));
+        std::panic::catch_unwind(lived).err()
+    });
+    let said = found.expect("a slice that was overtaken is missed");
+    let said = said.downcast_ref::<String>().unwrap();
+    assert!(said.contains("rebuilt"), "an index made anew is what differs: {said}");
 }
 
 /// A seed that found a fault, once.

@@ -29,7 +29,7 @@ use super::tables::AppliedValue;
 use crate::ids::UserId;
 use crate::store::disk::Disk;
 
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Pace, Plan};
 
 /// Why a packet could not be folded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,6 +54,15 @@ impl Plan {
     }
 }
 
+/// What one slice may be at least, beyond what it may be in any case: under load cleaning has to keep up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    /// Packets that are looked at.
+    pub(crate) packets: usize,
+    /// Bytes that are carried.
+    pub(crate) carried_bytes: usize,
+}
+
 /// A slice that is being filled.
 struct Draft {
     now_ms: u64,
@@ -99,21 +108,22 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// Looks at the next packets: few enough that look-ups do not have to wait for long, and no more than one batch of
-    /// the journal may take besides its changes. The last slice says that the log may begin behind the segment.
-    pub(crate) fn plan_slice(&mut self, plan: &mut Plan, now_ms: u64) -> Result<Slice, FoldError> {
+    /// the journal may take besides its changes; under load in proportion to it. The last slice says that the log may
+    /// begin behind the segment.
+    pub(crate) fn plan_slice(&mut self, plan: &mut Plan, now_ms: u64, pace: Pace) -> Result<Slice, FoldError> {
         let mut draft = Draft {
             now_ms,
             segment: plan.segment(),
             bytes: 0,
             // Segments of tests are smaller than a batch.
-            bytes_max: CARRIED_BYTES_PER_BATCH.min(self.reader.segment_bytes() / 8),
+            bytes_max: CARRIED_BYTES_PER_BATCH.min(self.reader.segment_bytes() / 8).max(pace.carried_bytes),
             floors: BTreeMap::new(),
             items: Vec::new(),
             operations: Vec::new(),
             marks: BTreeMap::new(),
             windows: HashMap::new(),
         };
-        for _ in 0..CLEANED_PACKETS_PER_TURN {
+        for _ in 0..CLEANED_PACKETS_PER_TURN.max(pace.packets) {
             if draft.is_full() {
                 break;
             }

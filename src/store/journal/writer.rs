@@ -173,6 +173,11 @@ impl<D: Disk> Writer<D> {
         })
     }
 
+    /// Goes on in the next segment before anything needs it: three syncs.
+    pub(crate) fn begin_next(&mut self, now: Now) -> Result<(), DiskError> {
+        self.guarded(|writer| writer.roll(now))
+    }
+
     /// Says durably, in one of the two slots of the head, that the log begins with the segment `first`. Only when both
     /// say so may the segments before it be removed: one call for each, so that no more than one sync is in the way of
     /// the next acknowledgement.
@@ -282,7 +287,9 @@ impl<D: Disk> Writer<D> {
     /// Ends this segment where it is and goes on in the next. The old one is synced first: a segment that has a
     /// successor counts as synced up to the end that the successor names.
     fn roll(&mut self, now: Now) -> Result<(), DiskError> {
-        self.write_and_sync()?;
+        if !self.unwritten.is_empty() || self.synced != self.tail.position() {
+            self.write_and_sync()?;
+        }
         let spare = match self.spares.pop_front() {
             Some(spare) => spare,
             None => make_now(&self.journal.disk, "roll", u64::from(self.journal.segment_bytes))?,

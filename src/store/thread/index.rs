@@ -213,6 +213,8 @@ impl<D: Disk> IndexThread<D> {
             let Self { cleaner, indexer: Some(indexer), .. } = thread else { return Ok(None) };
             cleaner.poll(indexer, now_ms)
         })?;
+        let is_behind = self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_behind(indexer));
+        self.links.backlog.set_cleaning_behind(is_behind);
         // A thread that is gone has said `Failed`.
         let _ = match action {
             Some(Action::Carry(slice)) => self.links.journal.send(journal::Message::Carry(slice)),

@@ -18,11 +18,12 @@ use crate::store::{Change, Event, Ticket, change_bytes};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of changes that go into one batch; more waits for the next one.
-const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Room that one byte of granted change may take at most: the smallest change takes 64 bytes, and each may be a batch
 /// of its own, with a watermark of 48 bytes before it and a marker of 48 bytes behind it.
 const ROOM_PER_CREDIT: u64 = 3;
+
+/// Watermarks of a batch: one before it, and one more if it begins a segment.
+const BATCH_OVERHEAD: usize = 2 * WATERMARK_BYTES;
 
 /// What the journal thread is told.
 pub(crate) enum Message {
@@ -156,7 +157,8 @@ impl<D: Disk> JournalThread<D> {
                 Err(_) => taken.stops = true,
             }
         }
-        while taken.bytes < BATCH_BYTES_MAX && !taken.stops {
+        let bytes_max = self.links.backlog.batch_bytes_max();
+        while taken.bytes < bytes_max && !taken.stops {
             let Ok(message) = queue.try_recv() else { break };
             self.sort(message, &mut taken);
         }
@@ -188,6 +190,13 @@ impl<D: Disk> JournalThread<D> {
 
     fn commit(&mut self, taken: &Taken) -> Result<(), DiskError> {
         let slice = if self.may_write_slice(taken.bytes) { self.slice.take() } else { None };
+        let slice_bytes: usize = slice.iter().flat_map(|slice| &slice.carried).map(carried_bytes).sum();
+        let fits_empty_segment = (slice_bytes + BATCH_OVERHEAD) as u64 <= self.writer.segment_room_bytes();
+        if taken.commits.is_empty() && !self.fits_here(slice_bytes) && fits_empty_segment {
+            // The roll alone: a change that comes meanwhile waits for it, and not for the slice's sync besides.
+            self.slice = slice;
+            return self.writer.begin_next(self.links.clock.now());
+        }
         if taken.commits.is_empty() && slice.is_none() {
             return Ok(());
         }
@@ -225,15 +234,20 @@ impl<D: Disk> JournalThread<D> {
     fn may_write_slice(&self, changes_bytes: usize) -> bool {
         let Some(slice) = &self.slice else { return false };
         let carried_bytes: usize = slice.carried.iter().map(carried_bytes).sum();
-        let batch_bytes = (changes_bytes + carried_bytes + 2 * WATERMARK_BYTES) as u64;
-        let fits_here = batch_bytes <= self.writer.room_bytes();
+        let fits_here = self.fits_here(changes_bytes + carried_bytes);
         let may_roll = changes_bytes == 0 && self.writer.spare_count() > 0;
         if !fits_here && !may_roll {
             return false;
         }
         let waste_bytes = if fits_here { 0 } else { PACKET_BYTES_MAX as u64 };
         let granted_bytes = self.credit_bytes.saturating_sub(self.committed_bytes) * ROOM_PER_CREDIT;
+        let batch_bytes = (changes_bytes + carried_bytes + BATCH_OVERHEAD) as u64;
         batch_bytes + waste_bytes + granted_bytes <= self.room_bytes(self.writer.spare_count())
+    }
+
+    /// Whether a batch with packets of so many bytes begins no new segment.
+    fn fits_here(&self, bytes: usize) -> bool {
+        bytes == 0 || (bytes + BATCH_OVERHEAD) as u64 <= self.writer.room_bytes()
     }
 
     fn seal(&mut self, taken: &Taken) -> Result<(), DiskError> {

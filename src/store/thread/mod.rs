@@ -10,9 +10,13 @@
 //! look-up that was asked for after a ticket was durable sees it.
 
 mod backup;
+#[cfg(test)]
+mod cleaning_tests;
 mod index;
 mod journal;
 mod spare;
+#[cfg(test)]
+mod steady;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +46,13 @@ use journal::SealedLog;
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The part of a segment that the index may be behind while cleaning is behind: one segment is cleaned in so many turns
+/// of the index's queue at most, or nearly.
+const BACKLOG_PER_SEGMENT: u64 = 8;
+
+/// Bytes of changes that go into one batch; more waits for the next one.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Room that the first grant is made of at least, if the disk has it.
 const START_ROOM_BYTES: u64 = 8 * PACKET_BYTES_MAX as u64;
@@ -243,7 +254,7 @@ impl<D: Disk> Parts<D> {
         let (look_ups, look_up_queue) = mpsc::channel();
         let (spares, spare_queue) = mpsc::channel();
         let stopping = Arc::new(AtomicBool::new(false));
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Arc::new(Backlog::new(u64::from(format.segment_bytes)));
         let clock = Clock::new(opened.last);
 
         let mut threads = Vec::new();
@@ -402,11 +413,42 @@ fn wall_ms() -> u64 {
 struct Backlog {
     bytes: Mutex<u64>,
     less: Condvar,
+    /// The bound while cleaning keeps up, and while it does not.
+    bytes_max: u64,
+    behind_bytes_max: u64,
+    /// More is written than cleaning gets rid of. What it carries comes back through the index's queue, which has to be
+    /// short for that; else the journal would grow as long as the load lasts.
+    cleaning_behind: AtomicBool,
     /// Nobody folds any more, so nobody is waited for.
     abandoned: AtomicBool,
 }
 
 impl Backlog {
+    fn new(segment_bytes: u64) -> Self {
+        let (bytes_max, behind_bytes_max) = (INDEX_BACKLOG_BYTES_MAX, segment_bytes / BACKLOG_PER_SEGMENT);
+        Self { bytes_max, behind_bytes_max, ..Self::default() }
+    }
+
+    fn set_cleaning_behind(&self, behind: bool) {
+        if self.cleaning_behind.swap(behind, Ordering::SeqCst) != behind {
+            let _backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            self.less.notify_all();
+        }
+    }
+
+    /// Bytes of changes in one batch: while cleaning is behind, few enough that its turns come often.
+    fn batch_bytes_max(&self) -> usize {
+        if self.cleaning_behind.load(Ordering::SeqCst) {
+            usize::try_from(self.behind_bytes_max / 2).unwrap_or(usize::MAX).min(BATCH_BYTES_MAX)
+        } else {
+            BATCH_BYTES_MAX
+        }
+    }
+
+    fn bound(&self) -> u64 {
+        if self.cleaning_behind.load(Ordering::SeqCst) { self.behind_bytes_max } else { self.bytes_max }
+    }
+
     fn add(&self, bytes: u64) {
         *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
     }
@@ -423,7 +465,7 @@ impl Backlog {
 
     fn wait_for_room(&self) {
         let mut backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        while *backlog >= INDEX_BACKLOG_BYTES_MAX && !self.abandoned.load(Ordering::SeqCst) {
+        while *backlog >= self.bound() && !self.abandoned.load(Ordering::SeqCst) {
             backlog = self.less.wait(backlog).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -13,15 +13,15 @@ use crate::store::journal::tests::{effect, group, user};
 use crate::store::{Change, ReadId, Ticket, change_bytes};
 
 /// Storage whose events a test waits for without sleeping.
-struct Waiting {
-    storage: Storage,
+pub(super) struct Waiting {
+    pub(super) storage: Storage,
     woken: Receiver<()>,
-    ticket: u64,
-    credit: u64,
+    pub(super) ticket: u64,
+    pub(super) credit: u64,
 }
 
 impl Waiting {
-    fn start(start: impl FnOnce(Wake) -> Result<Storage, OpenError>) -> Self {
+    pub(super) fn start(start: impl FnOnce(Wake) -> Result<Storage, OpenError>) -> Self {
         let (sender, woken) = channel();
         let storage = start(Arc::new(move || {
             let _ = sender.send(());
@@ -39,14 +39,14 @@ impl Waiting {
         Self::start(|wake| parts(disk, home).start(wake))
     }
 
-    fn commit(&mut self, change: Change) -> Ticket {
+    pub(super) fn commit(&mut self, change: Change) -> Ticket {
         self.ticket += 1;
         let ticket = Ticket(self.ticket);
         self.storage.submit(Request::Commit { ticket, change });
         ticket
     }
 
-    fn wait<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+    pub(super) fn wait<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
         loop {
             while let Some(event) = self.storage.poll_event() {
                 if let Event::Credit { bytes_total } = event {
@@ -61,7 +61,7 @@ impl Waiting {
         }
     }
 
-    fn wait_durable(&mut self, ticket: Ticket) {
+    pub(super) fn wait_durable(&mut self, ticket: Ticket) {
         let mut last = Ticket(0);
         self.wait(|event| match event {
             Event::Durable { ticket: durable, .. } => {
@@ -74,7 +74,7 @@ impl Waiting {
         });
     }
 
-    fn answers(&mut self) -> String {
+    pub(super) fn answers(&mut self) -> String {
         let read = ReadId(1);
         let alice = user("alice");
         self.storage.submit(Request::LoadGroup { group: group(1) });
@@ -102,7 +102,7 @@ impl Waiting {
     }
 }
 
-fn parts(disk: &SimulatedDisk, home: &MemoryHome) -> Parts<SimulatedDisk> {
+pub(super) fn parts(disk: &SimulatedDisk, home: &MemoryHome) -> Parts<SimulatedDisk> {
     disk.create_directory("").unwrap();
     let random = rand::rngs::StdRng::seed_from_u64(1);
     let segment_bytes = u32::try_from(SEGMENT_BYTES_MIN).unwrap();
@@ -287,7 +287,7 @@ fn credit_stops_on_a_full_disk_and_grows_again_with_space() {
     });
 }
 
-fn stat(storage: &mut Waiting, name: &str) -> u64 {
+pub(super) fn stat(storage: &mut Waiting, name: &str) -> u64 {
     storage.storage.submit(Request::ReadStats { read: ReadId(7) });
     storage.wait(|event| match event {
         Event::StatsRead { stats, .. } => stats.iter().find(|(found, _)| found == name).map(|(_, value)| *value),

@@ -1,0 +1,251 @@
+//! Cleaning beside changes, with the real threads on a simulated disk: what it costs an acknowledgement, and what it
+//! does when the disk is full.
+
+#![allow(clippy::cast_possible_truncation, clippy::format_push_string)]
+
+use std::sync::Mutex;
+
+use super::tests::{Waiting, parts, stat};
+use super::*;
+use crate::group::{Entry, Event as GroupEvent};
+use crate::ids::Principal;
+use crate::store::disk::simulated::{SimulatedDisk, Tally};
+use crate::store::index::memory::MemoryHome;
+use crate::store::journal::tests::{effect, group, user};
+use crate::store::{Change, Mark, ReadId, Ticket, change_bytes};
+
+const JOURNAL: &str = "journal";
+
+/// Changes of a few groups: messages of many sizes, members that come and go, marks. The same seed, the same changes.
+struct Changes {
+    random: rand::rngs::StdRng,
+    logs: Vec<(u64, u64)>,
+    /// What every entry of group 1 and 2 was, by seq - 1.
+    entries: Vec<Vec<Entry>>,
+    body_bytes_max: u32,
+}
+
+impl Changes {
+    fn new(seed: u64, body_bytes_max: u32) -> Self {
+        let random = rand::rngs::StdRng::seed_from_u64(seed);
+        Self { random, logs: vec![(0, 0); 6], entries: vec![Vec::new(); 6], body_bytes_max }
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        self.random.next_u32() % bound
+    }
+
+    fn next(&mut self) -> Change {
+        let number = if self.below(10) == 0 { 1 + self.below(5) } else { 0 };
+        let (head, version) = self.logs[number as usize];
+        let (id, seq) = (group(number as u8 + 1), head + 1);
+        if head == 0 {
+            let members = (0..20).map(|member| user(&format!("u{member}"))).collect();
+            return self.said(number, seq, GroupEvent::Created { title: "t".into(), members });
+        }
+        match self.below(20) {
+            0 => Change::Marks(vec![Mark { user: user("u1"), group: id, received: head, read: 0 }]),
+            1 if number > 0 => self.said(number, seq, GroupEvent::Renamed { title: format!("{version}").into() }),
+            _ => {
+                let bytes = self.below(self.body_bytes_max) as usize;
+                self.said(number, seq, GroupEvent::Message { body: vec![7; bytes].into() })
+            }
+        }
+    }
+
+    fn said(&mut self, number: u32, seq: u64, event: GroupEvent) -> Change {
+        let (head, version) = &mut self.logs[number as usize];
+        *head = seq;
+        *version = if event.changes_record() { seq } else { *version };
+        let change = effect(group(number as u8 + 1), seq, *version, "u0", event);
+        if let Change::Effect(effect) = &change {
+            self.entries[number as usize].push(effect.entry.clone());
+        }
+        change
+    }
+
+    /// Each log is what was said, from its floor on, and has what retention keeps.
+    fn check(&self, storage: &mut Waiting, kept: u64) -> String {
+        let mut floors = String::new();
+        for (number, said) in self.entries.iter().enumerate() {
+            let id = group(u8::try_from(number).unwrap() + 1);
+            let head = said.len() as u64;
+            let load = Request::LoadGroup { group: id };
+            storage.storage.submit(load);
+            let state = storage.wait(|event| match event {
+                Event::GroupLoaded { state, .. } => Some(state.unwrap().unwrap()),
+                Event::Failed { message } => panic!("{message}"),
+                _ => None,
+            });
+            assert_eq!((state.head, state.record.version), (head, self.logs[number].1), "group {number}");
+            assert!(state.floor == 1 || state.floor + kept <= head + 1, "{} of {head}", state.floor);
+            let (read, entries_max, bytes_max) = (ReadId(1), usize::MAX, usize::MAX);
+            let (from, through) = (1, u64::MAX);
+            storage.storage.submit(Request::ReadEntries { read, group: id, from, through, entries_max, bytes_max });
+            let entries = storage.wait(|event| match event {
+                Event::EntriesRead { entries, .. } => Some(entries.unwrap()),
+                _ => None,
+            });
+            assert!(entries == said[usize::try_from(state.floor).unwrap() - 1..], "group {number}");
+            floors.push_str(&format!("{} ", state.floor));
+        }
+        storage.storage.submit(Request::LoadOperations { principal: Principal::User(user("u0")) });
+        let operations = storage.wait(|event| match event {
+            Event::OperationsLoaded { operations, .. } => Some(operations),
+            _ => None,
+        });
+        floors + &format!("{operations:?}")
+    }
+}
+
+/// What the journal's thread had done when it said each of its events.
+type Told = Arc<Mutex<Vec<Tally>>>;
+
+fn watched(disk: &SimulatedDisk, retention: Retention) -> (Waiting, Told) {
+    let told = Told::default();
+    let (inner, seen) = (told.clone(), disk.clone());
+    let storage = Waiting::start(|wake| {
+        let wake: Wake = Arc::new(move || {
+            if std::thread::current().name() == Some(JOURNAL) {
+                inner.lock().unwrap().push(seen.with_tally(JOURNAL, || ()).0);
+            }
+            wake();
+        });
+        Parts { retention, ..parts(disk, &MemoryHome::default()) }.start(wake)
+    });
+    (storage, told)
+}
+
+/// Syncs and renames of the journal's thread from the moment when each change was queued until its report: one change
+/// under way at a time.
+fn waits(seed: u64, changes: u64, retention: Retention) -> (Vec<Tally>, u64) {
+    let disk = SimulatedDisk::new();
+    let (mut storage, told) = watched(&disk, retention);
+    let mut load = Changes::new(seed, 30_000);
+    // The journal's thread says grants and reports, and nothing else; the first grant was said by the starting thread.
+    let mut said = 0;
+    storage.wait(|event| matches!(event, Event::Credit { .. }).then_some(()));
+    let mut waits = Vec::new();
+    for number in 1..=changes {
+        let change = load.next();
+        let request = Request::Commit { ticket: Ticket(number), change };
+        let (before, ()) = disk.with_tally(JOURNAL, || storage.storage.submit(request));
+        let at = storage.wait(|event| match event {
+            Event::Credit { .. } => {
+                said += 1;
+                None
+            }
+            Event::Durable { .. } => {
+                said += 1;
+                Some(said)
+            }
+            Event::Failed { message } => panic!("{message}"),
+            _ => None,
+        });
+        let after = told.lock().unwrap()[at - 1];
+        waits.push(Tally { syncs: after.syncs - before.syncs, renames: after.renames - before.renames });
+    }
+    let cleaned = stat(&mut storage, "journal_cleaned_segment_count");
+    load.check(&mut storage, retention.entries_max);
+    (waits, cleaned)
+}
+
+#[test]
+fn an_acknowledgement_waits_for_at_most_one_sync_more_beside_cleaning() {
+    let keeps_all = Retention { entries_max: u64::MAX, bytes_max: u64::MAX, age_ms_max: u64::MAX };
+    let retention = Retention { entries_max: 100, ..keeps_all };
+    let most = |waits: &[Tally], renames: u64| {
+        waits.iter().filter(|wait| wait.renames == renames).map(|wait| wait.syncs).max().unwrap_or(0)
+    };
+    let mut delayed = 0;
+    for seed in 0..4 {
+        let (alone, none) = waits(seed, 2_500, keeps_all);
+        assert_eq!(none, 0);
+        let (beside, cleaned) = waits(seed, 2_500, retention);
+        assert!(cleaned > 2, "{cleaned} segments were cleaned");
+        // Its own, and a marker or what cleaning had begun before. A roll, whoever needs it, has three, and one more
+        // for what stands in the old segment; never are there two.
+        for (waits, what) in [(&alone, "alone"), (&beside, "beside cleaning")] {
+            assert!(most(waits, 0) <= 2, "{what}: {} syncs", most(waits, 0));
+            assert!(most(waits, 1) <= 2 + 4, "{what}: {} syncs with a roll", most(waits, 1));
+            assert!(waits.iter().all(|wait| wait.renames <= 1), "{what}");
+        }
+        delayed += beside.iter().filter(|wait| wait.renames == 0 && wait.syncs == 2).count();
+        println!("seed {seed}: {cleaned} cleaned, {delayed} changes so far waited for another sync");
+    }
+    assert!(delayed > 10, "cleaning was in the way of {delayed} changes only");
+}
+
+/// Sends what there is room for; the changes that were refused for want of credit are said again when there is some.
+struct Sender {
+    load: Changes,
+    refused: Option<Change>,
+    used_bytes: u64,
+    last: Ticket,
+}
+
+impl Sender {
+    /// Gives whether there was room.
+    fn send(&mut self, storage: &mut Waiting) -> bool {
+        let change = self.refused.take().unwrap_or_else(|| self.load.next());
+        let bytes = change_bytes(&change) as u64;
+        if self.used_bytes + bytes > storage.credit {
+            self.refused = Some(change);
+            return false;
+        }
+        self.used_bytes += bytes;
+        self.last = storage.commit(change);
+        storage.wait_durable(self.last);
+        true
+    }
+}
+
+#[test]
+#[ignore = "known gap (docs/durability.md): on a disk of nine segments the reserve runs out and no room comes back"]
+fn on_a_full_disk_changes_are_refused_cleaning_goes_on_and_gives_them_room_again() {
+    const KEPT: u64 = 60;
+    let retention = Retention { entries_max: KEPT, bytes_max: u64::MAX, age_ms_max: u64::MAX };
+    let disk = SimulatedDisk::new();
+    let capacity = 9 * SEGMENT_BYTES_MIN;
+    disk.set_capacity(Some(capacity));
+    let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &MemoryHome::default()) }.start(wake));
+    storage.wait(|event| matches!(event, Event::Credit { .. }).then_some(()));
+    let mut sender = Sender { load: Changes::new(1, 60_000), refused: None, used_bytes: 0, last: Ticket(0) };
+
+    // Full: nothing may be removed, and in the end nothing is granted any more, although a look-up comes back behind
+    // whatever was granted before.
+    let hold = storage.storage.hold_cleaning();
+    loop {
+        if !sender.send(&mut storage) {
+            storage.answers();
+            if !sender.send(&mut storage) {
+                break;
+            }
+        }
+    }
+    let free = disk.free_bytes().unwrap();
+    assert!(free < 3 * SEGMENT_BYTES_MIN, "{free} bytes are free: not enough for a spare");
+    assert_eq!(stat(&mut storage, "journal_cleaned_segment_count"), 0);
+
+    // Space comes from cleaning alone, the disk stays as small as it is.
+    drop(hold);
+    let full_at = storage.credit;
+    storage.wait(|event| match event {
+        Event::Credit { bytes_total } => (bytes_total > full_at).then_some(()),
+        Event::Failed { message } => panic!("{message}"),
+        _ => None,
+    });
+    assert!(stat(&mut storage, "journal_cleaned_segment_count") > 0);
+    let wanted = sender.used_bytes + 2 * capacity;
+    while sender.used_bytes < wanted {
+        if !sender.send(&mut storage) {
+            storage.wait(|event| matches!(event, Event::Credit { .. }).then_some(()));
+        }
+    }
+    assert!(disk.free_bytes().unwrap() < capacity, "it was never more than the disk has");
+    let before = sender.load.check(&mut storage, KEPT);
+    drop(storage);
+    disk.crash(|_| false);
+    let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &MemoryHome::default()) }.start(wake));
+    assert!(sender.load.check(&mut storage, KEPT) == before, "an index made anew says the same");
+}

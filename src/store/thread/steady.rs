@@ -1,0 +1,222 @@
+//! Steady load with retention, on a real disk: what storage takes levels off, and what is to be kept is there.
+//!
+//! `ROUNDTABLE_ENTRIES=10000000 cargo test --release --lib steady_load -- --nocapture` is the long run: segments of
+//! 64 MiB, 100 groups, 10,000 entries a group. Its figures stand in `docs/operations.md`.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::tests::{Waiting, stat};
+use super::*;
+use crate::group::Event as GroupEvent;
+use crate::ids::GroupId;
+use crate::store::journal::tests::{effect, user};
+use crate::store::{Change, ReadId, change_bytes, verify};
+
+const BODY_BYTES: usize = 100;
+const MEMBERS: u64 = 8;
+/// Changes under way at once.
+const UNDER_WAY_MAX: u64 = 4_096;
+const SAMPLES: u64 = 60;
+const LINES: u64 = 20;
+
+#[derive(Clone, Copy)]
+struct Load {
+    entries: u64,
+    groups: u64,
+    segment_bytes: u64,
+    kept: u64,
+}
+
+/// What storage took after so many entries.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    entries: u64,
+    journal_bytes: u64,
+    index_bytes: u64,
+}
+
+impl Load {
+    fn short() -> Self {
+        Self { entries: 300_000, groups: 20, segment_bytes: SEGMENT_BYTES_MIN, kept: 500 }
+    }
+
+    fn long(entries: u64) -> Self {
+        Self { entries, groups: 100, segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT, kept: 10_000 }
+    }
+
+    fn group(number: u64) -> GroupId {
+        let mut id = [7; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        GroupId::from_bytes(id).unwrap()
+    }
+
+    /// The n-th change: the groups take turns, and each begins with its creation.
+    fn change(&self, number: u64, body: &Arc<[u8]>) -> Change {
+        let (group, seq) = (number % self.groups, number / self.groups + 1);
+        let sender = format!("user-{group:05}");
+        let event = if seq == 1 {
+            let members = (0..MEMBERS).map(|member| user(&format!("user-{:05}", (group + member) % self.groups)));
+            GroupEvent::Created { title: "".into(), members: members.collect() }
+        } else {
+            GroupEvent::Message { body: body.clone() }
+        };
+        effect(Self::group(group), seq, 1, &sender, event)
+    }
+
+    /// The bound that `docs/operations.md` gives for `journal/`.
+    fn journal_bytes_max(&self) -> u64 {
+        let operations = self.groups * crate::limits::OPERATIONS_REMEMBERED as u64;
+        let entries = self.groups * self.kept * (BODY_BYTES as u64 + 72);
+        let live = entries + self.groups * (150 + 64 * MEMBERS) + operations * 88;
+        2 * live + 8 * self.segment_bytes
+    }
+
+    /// Whether what was taken levels off, and stays under the bound.
+    fn check(&self, samples: &[Sample]) -> Result<(), String> {
+        let third = samples.len() / 3;
+        let most = |part: &[Sample], bytes: fn(&Sample) -> u64| part.iter().map(bytes).max().unwrap();
+        for (name, bytes) in
+            [("journal", (|sample| sample.journal_bytes) as fn(&Sample) -> u64), ("index", |sample| sample.index_bytes)]
+        {
+            let (second, last) = (most(&samples[third..2 * third], bytes), most(&samples[2 * third..], bytes));
+            if last * 4 > second * 5 {
+                return Err(format!("{name}: {last} bytes at last, {second} before: it grows"));
+            }
+        }
+        let (all, bound) = (most(samples, |sample| sample.journal_bytes), self.journal_bytes_max());
+        if all > bound { Err(format!("{all} bytes of journal, {bound} by the formula")) } else { Ok(()) }
+    }
+}
+
+/// Bytes that the files of a directory take on the disk. One that is renamed or removed meanwhile is looked for again.
+fn taken_bytes(directory: &Path) -> u64 {
+    let blocks = |file: std::io::Result<std::fs::DirEntry>| Ok(file?.metadata()?.blocks());
+    loop {
+        let sum: std::io::Result<u64> = std::fs::read_dir(directory).unwrap().map(blocks).sum();
+        if let Ok(blocks) = sum {
+            return blocks * 512;
+        }
+    }
+}
+
+fn sample(directory: &Path, entries: u64) -> Sample {
+    let [journal_bytes, index_bytes] = ["journal", "index"].map(|name| taken_bytes(&directory.join(name)));
+    Sample { entries, journal_bytes, index_bytes }
+}
+
+/// Sends everything, as fast as credit and the bound on what is under way allow.
+fn run(load: Load, directory: &Path, storage: &mut Waiting) -> Vec<Sample> {
+    let body: Arc<[u8]> = vec![b'x'; BODY_BYTES].into();
+    let (mut samples, mut used_bytes, mut durable) = (Vec::new(), 0, 0);
+    let (from, mut lap) = (Instant::now(), Instant::now());
+    let mut next = load.change(0, &body);
+    while durable < load.entries {
+        let bytes = change_bytes(&next) as u64;
+        let sent = storage.ticket;
+        if sent < load.entries && sent - durable < UNDER_WAY_MAX && used_bytes + bytes <= storage.credit {
+            used_bytes += bytes;
+            let change = std::mem::replace(&mut next, load.change(sent + 1, &body));
+            storage.commit(change);
+            continue;
+        }
+        storage.wait(|event| match event {
+            Event::Durable { ticket, .. } => {
+                durable = ticket.0;
+                Some(())
+            }
+            Event::Credit { .. } => Some(()),
+            Event::Failed { message } => panic!("{message}"),
+            _ => None,
+        });
+        if durable * SAMPLES / load.entries > samples.len() as u64 {
+            samples.push(sample(directory, durable));
+            if samples.len() as u64 % (SAMPLES / LINES) == 0 {
+                line(load, storage, samples.last().unwrap(), lap.elapsed());
+                lap = Instant::now();
+            }
+        }
+    }
+    println!("{} entries durable after {} ms", load.entries, from.elapsed().as_millis());
+    samples
+}
+
+fn line(load: Load, storage: &mut Waiting, sample: &Sample, lap: Duration) {
+    let rate = u128::from(load.entries / LINES) * 1_000 / lap.as_millis().max(1);
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "| {} | {} | {} | {} | {} | {rate} |",
+        sample.entries,
+        mib(sample.journal_bytes),
+        mib(sample.index_bytes),
+        mib(stat(storage, "journal_live_bytes")),
+        mib(stat(storage, "journal_carried_bytes")),
+    );
+}
+
+/// Each log is whole from its floor to its head, and as long as it has to be.
+fn check_logs(load: Load, storage: &mut Waiting) {
+    for number in 0..load.groups {
+        let group = Load::group(number);
+        storage.storage.submit(Request::LoadGroup { group });
+        let state = storage.wait(|event| match event {
+            Event::GroupLoaded { state, .. } => Some(state.unwrap().unwrap()),
+            _ => None,
+        });
+        let head = (load.entries - number).div_ceil(load.groups);
+        assert_eq!((state.head, state.record.members.len() as u64), (head, MEMBERS));
+        assert!(state.floor + load.kept <= head + 1 || state.floor == 1, "{} of {head}", state.floor);
+        let mut from = state.floor;
+        while from <= head {
+            let (read, entries_max, bytes_max) = (ReadId(1), 4_096, 1 << 20);
+            storage.storage.submit(Request::ReadEntries { read, group, from, through: head, entries_max, bytes_max });
+            let entries = storage.wait(|event| match event {
+                Event::EntriesRead { entries, .. } => Some(entries.unwrap()),
+                _ => None,
+            });
+            assert!(!entries.is_empty(), "{from} of {head} is missing");
+            for entry in entries {
+                assert_eq!((entry.seq, entry.sender.as_str()), (from, &*format!("user-{number:05}")));
+                from += 1;
+            }
+        }
+    }
+}
+
+fn start(load: Load, directory: &Path) -> Waiting {
+    let retention = Retention { entries_max: load.kept, ..Retention::default() };
+    let options = StorageOptions { segment_bytes: load.segment_bytes, retention, ..StorageOptions::new(directory) };
+    Waiting::start(|wake| Storage::start(&options, wake))
+}
+
+#[test]
+fn under_a_steady_load_with_retention_disk_use_levels_off_and_what_is_kept_is_whole() {
+    let entries = std::env::var("ROUNDTABLE_ENTRIES").ok().map(|text| text.parse().expect("a number"));
+    let load = entries.map_or_else(Load::short, Load::long);
+    let home = tempfile::tempdir().unwrap();
+    println!("| entries | journal MiB | index MiB | live MiB | carried MiB | entries/s |");
+    println!("a message takes {} bytes", change_bytes(&load.change(load.groups, &vec![0; BODY_BYTES].into())));
+    let mut storage = start(load, home.path());
+    let samples = run(load, home.path(), &mut storage);
+    let cleaned = stat(&mut storage, "journal_cleaned_segment_count");
+    println!("{cleaned} segments cleaned; by the formula {} MiB", load.journal_bytes_max() >> 20);
+    load.check(&samples).unwrap();
+    assert!(cleaned > 3, "{cleaned}");
+    check_logs(load, &mut storage);
+    storage.storage.stop().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let verified = verify(home.path(), scratch.path(), &mut |_| {}).unwrap();
+    assert!(verified.findings.is_empty(), "{:?}", verified.findings);
+    assert_eq!(verified.groups, load.groups);
+}
+
+#[test]
+fn control_without_cleaning_disk_use_is_seen_to_grow() {
+    let load = Load::short();
+    let home = tempfile::tempdir().unwrap();
+    let mut storage = start(load, home.path());
+    let hold = storage.storage.hold_cleaning();
+    let samples = run(load, home.path(), &mut storage);
+    load.check(&samples).unwrap_err();
+    drop(hold);
+}
