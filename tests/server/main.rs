@@ -5,7 +5,11 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod process;
 mod reconnect;
 mod roles;
+mod slow_readers;
 mod stop;
 mod support;
+mod swarm;
+mod very_many_groups;
