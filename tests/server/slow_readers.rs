@@ -56,17 +56,17 @@ fn readers_that_stop_cost_the_others_little_and_miss_nothing() {
         let mut room = Room::fill(&server, scale, &format!("loud-{round}"));
         let loud = room.talk();
         let figures = room.come_back();
-        ratios.push(loud.p99_ms / quiet.p99_ms);
+        ratios.push(loud.p99 / quiet.p99);
         println!(
             "round {round}: quiet p50 {:.2} p99 {:.2} ms; beside {} that stopped p50 {:.2} p99 {:.2} ms (last half: {:.2}), \
              ratio {:.2}; {figures}",
-            quiet.p50_ms,
-            quiet.p99_ms,
+            quiet.p50,
+            quiet.p99,
             scale.slow,
-            loud.p50_ms,
-            loud.p99_ms,
-            loud.p99_late_ms,
-            loud.p99_ms / quiet.p99_ms,
+            loud.p50,
+            loud.p99,
+            loud.p99_late,
+            loud.p99 / quiet.p99,
         );
     }
     ratios.sort_by(f64::total_cmp);
@@ -75,12 +75,12 @@ fn readers_that_stop_cost_the_others_little_and_miss_nothing() {
     assert!(long.is_none() || median <= RATIO_MAX, "{median:.2} times");
 }
 
-/// What those that read saw.
+/// How long messages took until those that read had them, in milliseconds.
 struct Times {
-    p50_ms: f64,
-    p99_ms: f64,
+    p50: f64,
+    p99: f64,
     /// Of the second half of the messages, when everybody who stopped has long fallen behind.
-    p99_late_ms: f64,
+    p99_late: f64,
 }
 
 /// One reader's place in the log.
@@ -123,7 +123,7 @@ impl<'a> Room<'a> {
         for name in &names {
             swarm.add(server.token(name, Role::User), true);
             // Few at a time: the server bounds how many are not authenticated yet.
-            if swarm.peers.len() % 64 == 0 || swarm.peers.len() == names.len() {
+            if swarm.peers.len().is_multiple_of(64) || swarm.peers.len() == names.len() {
                 while room_is_ready < swarm.peers.len() {
                     for slot in swarm.turn(PATIENCE) {
                         while let Some(event) = swarm.peers[slot].session.poll_event() {
@@ -194,9 +194,9 @@ impl<'a> Room<'a> {
         let mut late: Vec<u64> =
             self.delays_ns.iter().filter(|(number, _)| *number >= messages / 2).map(|(_, delay)| *delay).collect();
         Times {
-            p50_ms: percentile_ms(&mut delays, 50),
-            p99_ms: percentile_ms(&mut delays, 99),
-            p99_late_ms: percentile_ms(&mut late, 99),
+            p50: percentile_ms(&mut delays, 50),
+            p99: percentile_ms(&mut delays, 99),
+            p99_late: percentile_ms(&mut late, 99),
         }
     }
 
@@ -335,5 +335,5 @@ impl<'a> Room<'a> {
 
 fn percentile_ms(delays_ns: &mut [u64], share: usize) -> f64 {
     delays_ns.sort_unstable();
-    delays_ns[(delays_ns.len() * share / 100).min(delays_ns.len() - 1)] as f64 / 1e6
+    Duration::from_nanos(delays_ns[(delays_ns.len() * share / 100).min(delays_ns.len() - 1)]).as_secs_f64() * 1e3
 }

@@ -16,6 +16,7 @@ const READ_BYTES_PER_TURN: usize = 256 * 1024;
 const TICK: Duration = Duration::from_millis(100);
 
 /// One of the clients.
+#[allow(clippy::struct_excessive_bools)] // each is one fact of its own about the connection
 pub(crate) struct Peer {
     pub(crate) session: Session,
     socket: mio::net::TcpStream,

@@ -239,7 +239,7 @@ impl Run<'_> {
             "{groups:>8} groups: {:.0}/s, create p50 {:.1} p99 {:.1} max {:.0} ms; folded journal {} B, index {} B a group; \
              memory {} MiB, peak {}; most: index backlog {} KiB, dirty {}, commits pending {} KiB, group cache {} MiB, \
              look-up {:.1} s",
-            took.len() as f64 / time.as_secs_f64(),
+            f64::from(u32::try_from(took.len()).unwrap()) / time.as_secs_f64(),
             at(50),
             at(99),
             at(100),
