@@ -24,17 +24,18 @@
 //!                                           stand; own bytes are what those take when they are carried; holds the
 //!                                           seqs from the key's own up to the next key's
 //! 58 group 16, user                         former: until u64; a membership that has ended and is still kept
-//! 5c user                                   crowd: u32, the groups of a user who is, or was, in more than one value of
-//!                                           memberships holds; counted anew whenever one is divided
 //! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
 //!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
 //!                                           from the key's own up to the next key's
+//! 68 user                                   crowd: u32, the groups that a user is in; there for each user whose
+//!                                           memberships ever filled more than one value, and counted anew whenever one
+//!                                           is divided. Without it, all memberships stand in the first value
 //! ```
 //!
 //! A value is a packet of its own:
 //!
 //! ```text
-//! 0  version  u8   2
+//! 0  version  u8   3
 //! 1  CRC      u32  CRC-32 (IEEE) of the key, then of everything behind this field
 //! 5  LSN      u64  of the last packet that changed this value: one that is not newer changes nothing
 //! 13 fields
@@ -67,7 +68,7 @@ pub(crate) const EXTENT_BYTES_MAX: u32 = 64 * 1024;
 /// A value has at most so many bytes: the longest key has 82.
 pub(crate) const VALUE_BYTES_MAX: usize = ITEM_BYTES_MAX - 96;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const _: () = assert!(13 + 4 + MEMBERSHIPS_PER_VALUE * 48 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + 8 + OPERATIONS_PER_VALUE * 68 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 28 <= VALUE_BYTES_MAX);
@@ -276,7 +277,7 @@ pub(crate) fn former_key(group: GroupId, user: &UserId) -> Vec<u8> {
 
 /// The key of the number of groups that a user is in.
 pub(crate) fn crowd_key(user: &UserId) -> Vec<u8> {
-    key(0x5c, |writer| writer.user(user))
+    key(0x68, |writer| writer.user(user))
 }
 
 /// The user in such a key.
@@ -286,7 +287,7 @@ pub(crate) fn crowd_user(key: &[u8]) -> Option<UserId> {
 
 /// The lowest and the highest of these keys.
 pub(crate) fn crowd_ends() -> (Vec<u8>, Vec<u8>) {
-    (vec![0x5c], vec![0x5d])
+    (vec![0x68], vec![0x69])
 }
 
 /// The lowest and the highest key of the former memberships of a group.
@@ -454,7 +455,7 @@ impl Value {
             0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 28, decode_extent)?),
             0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
             0x58 => Self::Former(reader.u64()?),
-            0x5c => Self::Crowd(reader.u32()?),
+            0x68 => Self::Crowd(reader.u32()?),
             _ => return Err(DecodeError::BadValue),
         })
     }

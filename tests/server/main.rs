@@ -5,9 +5,13 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod process;
 mod quota;
 mod reconnect;
 mod roles;
+mod slow_readers;
 mod stop;
 mod support;
+mod swarm;
 mod two_devices;
+mod very_many_groups;

@@ -117,3 +117,9 @@ pub(crate) fn token(data: &Path, name: &str, role: Role) -> String {
 pub(crate) fn next(client: &mut Client) -> Event {
     client.next_event(Some(PATIENCE)).unwrap().expect("an event comes in time")
 }
+
+/// A number that the environment gives for a longer run.
+pub(crate) fn number_from(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}

@@ -14,8 +14,8 @@ use crate::store::carried::FormerMember;
 use crate::store::disk::Disk;
 use crate::store::index::{Direction, IndexError};
 use crate::store::tables::{
-    MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, former_ends, former_key, former_user, memberships_first,
-    memberships_key,
+    MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, crowd_key, former_ends, former_key, former_user,
+    memberships_first, memberships_key,
 };
 
 impl<D: Disk> Indexer<D> {
@@ -211,7 +211,11 @@ impl<D: Disk> Indexer<D> {
         if let Err(at) = memberships.binary_search_by_key(&group, |membership| membership.group) {
             memberships.insert(at, MembershipValue { group, joined: 0, until: None, received, read });
         }
-        if memberships.len() > MEMBERSHIPS_PER_VALUE { self.split(&mark.user, &key) } else { Ok(()) }
+        if memberships.len() > MEMBERSHIPS_PER_VALUE {
+            self.split(&mark.user, &key)?;
+            self.fold_crowd(lsn, &mark.user, Step::Divided)?;
+        }
+        Ok(())
     }
 
     /// Removes the row of a former membership that is gone.
@@ -273,6 +277,11 @@ impl<D: Disk> Indexer<D> {
     /// The key that holds, or would hold, a membership.
     pub(super) fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, IndexError> {
         let first = memberships_key(user, [0; 16]);
+        // Most users are in few groups: then there is no other value, and no scan is needed to know it. The row of
+        // crowds is flushed before the values of which it tells, so no crash leaves several values without it.
+        if self.overlay.value(&crowd_key(user))?.is_none() {
+            return Ok(first);
+        }
         let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
         Ok(nearest.map_or(first, |(key, _)| key))
     }
