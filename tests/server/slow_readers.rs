@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use roundtable::client::Event;
 use roundtable::group::Event as LogEvent;
 use roundtable::ids::{GroupId, OperationId, Role};
-use roundtable::limits::{IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT, OUTPUT_BYTES_TOTAL, OUTPUT_PIECE_BYTES};
+use roundtable::limits::{BUFFER_BYTES_TOTAL, IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT, OUTPUT_PIECE_BYTES};
 use roundtable::wire::{ErrorCode, GroupSeq, HistoryRequest, Kind, LogEntry, Reply, Request};
 
 use crate::process::Process;
@@ -239,7 +239,7 @@ impl<'a> Room<'a> {
             room.readers[half..].iter().all(|reader| reader.next == messages + 2)
         });
         assert!(self.readers[half..].iter().all(|reader| reader.closed > 0), "all of them were closed");
-        assert!(self.output_bytes_most <= OUTPUT_BYTES_TOTAL as u64, "{} bytes wait", self.output_bytes_most);
+        assert!(self.output_bytes_most <= BUFFER_BYTES_TOTAL as u64, "{} bytes wait", self.output_bytes_most);
         format!(
             "sender {} ms late; output most {} MiB while they stopped, {} MiB in all; memory most {} MiB; all {slow} have all {messages}: \
              first half after {:.1} s ({stayed} on the same connection), second, closed as SLOW, {:.1} s",

@@ -133,7 +133,7 @@ fn over_the_bound_on_all_buffers_the_largest_debtor_goes_whatever_its_debt_is_ma
     assert_eq!(world.hub.input_bytes, 40_000);
     world.set_reading(bob, Reading::Nothing);
     for _ in 0..2 {
-        world.send(alice, group, &[1; 30_000]);
+        world.send(alice, group, &vec![1; 30_000]);
     }
     assert!(world.is_open(bob) && world.is_open(carol));
     let dave = world.open("dave", "phone");
@@ -161,7 +161,7 @@ fn while_many_bytes_of_requests_are_under_way_no_more_are_read() {
     let Reply::Created(created) = world.reply(alice, 2) else { panic!() };
     let mut asked = 0;
     while world.hub.wants_bytes(world.key(alice)) {
-        let send = world.send_request(created.group, &[7; 60_000]);
+        let send = world.send_request(created.group, &vec![7; 60_000]);
         world.ask(alice, &send);
         asked += 1;
     }

@@ -25,7 +25,7 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Journal that may be folded over a layer that is still being flushed; then folding waits for the flush.
 const UNFROZEN_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
 /// Time that a stop gives the index, counted from when this thread first sees it.
-const STOP_INDEX: Duration = Duration::from_millis(1_000);
+const STOP_INDEX: Duration = Duration::from_secs(1);
 /// How often in one run the index is made anew before storage gives up.
 const RENEWALS_MAX: u32 = 3;
 
@@ -76,8 +76,8 @@ pub(super) struct IndexThread<D: Disk> {
     retention: Retention,
     quota: GroupQuota,
     links: Links,
-    /// When it was first seen that storage stops.
-    stopping_since: Option<Instant>,
+    /// Until when the index may be brought up to the journal, once storage stops.
+    stop_at: Option<Instant>,
 }
 
 /// Moves the index that is there aside and opens an empty one.
@@ -110,7 +110,7 @@ impl<D: Disk> IndexThread<D> {
             retention,
             quota,
             links,
-            stopping_since: None,
+            stop_at: None,
         }
     }
 
@@ -272,7 +272,7 @@ impl<D: Disk> IndexThread<D> {
         })?;
         if self.links.stopping.load(Ordering::Relaxed) {
             // It may not have come to its end; what comes behind it is not folded any more.
-            self.stopping_since.get_or_insert_with(|| Instant::now() - STOP_INDEX);
+            self.stop_at.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
@@ -300,7 +300,7 @@ impl<D: Disk> IndexThread<D> {
         if !self.links.stopping.load(Ordering::Relaxed) {
             return false;
         }
-        self.stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_INDEX
+        Instant::now() >= *self.stop_at.get_or_insert_with(|| Instant::now() + STOP_INDEX)
     }
 
     /// Flushes what is folded, as far as there is time. What is left costs the next start a replay, and nothing else:

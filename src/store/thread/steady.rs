@@ -131,7 +131,7 @@ fn run(load: Load, directory: &Path, storage: &mut Waiting) -> Vec<Sample> {
         });
         if durable * SAMPLES / load.entries > samples.len() as u64 {
             samples.push(sample(directory, durable));
-            if samples.len() as u64 % (SAMPLES / LINES) == 0 {
+            if (samples.len() as u64).is_multiple_of(SAMPLES / LINES) {
                 line(load, storage, samples.last().unwrap(), lap.elapsed());
                 lap = Instant::now();
             }
