@@ -14,6 +14,12 @@ pub(super) enum Cached {
     Operations(Principal),
 }
 
+/// How many are looked at in a turn to let go of some, besides some for each that was loaded meanwhile. Each has to be
+/// looked at twice; a whole round in one turn would find that nothing was used since the last one, and let go of what is
+/// used all the time.
+const LOOKED_AT: usize = 64;
+const LOOKED_AT_PER_LOAD: usize = 4;
+
 /// The clock: what is loaded, in the order in which it is looked at next.
 ///
 /// Invariant: `bytes` is the sum of what groups and windows had when they were last counted; `queue` names everything
@@ -24,11 +30,13 @@ pub(super) struct Cache {
     /// The bound.
     pub(super) bytes_max: usize,
     queue: VecDeque<Cached>,
+    /// How many were loaded since some were last let go of.
+    inserted: usize,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { bytes: 0, bytes_max: CACHE_BYTES_MAX, queue: VecDeque::new() }
+        Self { bytes: 0, bytes_max: CACHE_BYTES_MAX, queue: VecDeque::new(), inserted: 0 }
     }
 }
 
@@ -42,17 +50,18 @@ impl Cache {
     /// Something was loaded.
     pub(super) fn insert(&mut self, cached: Cached) {
         self.queue.push_back(cached);
+        self.inserted += 1;
     }
 }
 
 impl Hub {
-    /// Lets go of what was not used lately while more is loaded than the bound allows.
+    /// Lets go of some of what was not used lately while more is loaded than the bound allows.
     pub(super) fn evict(&mut self) {
+        let inserted = std::mem::take(&mut self.cache.inserted);
         if self.cache.bytes <= self.cache.bytes_max {
             return;
         }
-        // Twice round: the first time clears the marks of use.
-        let mut candidates = 2 * self.cache.queue.len();
+        let mut candidates = LOOKED_AT + LOOKED_AT_PER_LOAD * inserted;
         while candidates > 0 && self.cache.bytes > self.cache.bytes_max {
             candidates -= 1;
             let Some(cached) = self.cache.queue.pop_front() else { return };

@@ -202,3 +202,18 @@ fn who_sends_more_than_the_disk_takes_is_not_read_until_it_has_caught_up() {
     }
     world.hub.check_idle();
 }
+
+#[test]
+fn a_full_cache_lets_go_of_groups_and_keeps_the_operations_that_are_in_use() {
+    let mut world = World::new();
+    let alice = world.open("alice", "phone");
+    world.create(alice, "", &["bob"]);
+    world.hub.cache.bytes_max = 200_000;
+    // From here on a load is never answered: whoever needs one waits for ever.
+    world.loads_held = true;
+    for _ in 0..1_000 {
+        world.create(alice, "", &["bob"]);
+        assert!(world.hub.cache.bytes < 210_000, "{}", world.hub.cache.bytes);
+    }
+    assert!(world.hub.counters.evicted > 100);
+}
