@@ -131,7 +131,7 @@ pub const CARRIED_BYTES_PER_BATCH: usize = 256 * 1024;
 pub const CLEANED_PACKETS_PER_TURN: usize = 512;
 
 /// Bytes of journal that the index may be behind before changes have to wait.
-pub const INDEX_BACKLOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub const INDEX_BACKLOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How long a change of an embedded engine waits for room on the disk before it is refused: longer than a segment
 /// takes to be made.

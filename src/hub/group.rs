@@ -68,7 +68,7 @@ impl Group {
             reads: 0,
             changed_at: 0,
             packet: None,
-            used: true,
+            used: false,
             counted_bytes: 0,
         }
     }

@@ -32,6 +32,8 @@ const WALKED_PER_FOLDED: usize = 8;
 const BEHIND_SEGMENTS: u64 = 3;
 /// Journal that may be folded for each batch that the index is flushed by while a segment waits for its checkpoint.
 const FOLDED_PER_FLUSH_BYTES: u64 = 128 * 1024;
+/// At most so many of them in one step: look-ups wait meanwhile.
+const FLUSHES_PER_STEP: u64 = 4;
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -200,18 +202,20 @@ impl Cleaner {
         let walked = std::mem::take(&mut self.folded_packets).saturating_mul(WALKED_PER_FOLDED);
         let carried_bytes = self.unpaid_bytes.min(self.segment_bytes / 16);
         let pace = Pace { packets: walked, carried_bytes: usize::try_from(carried_bytes).unwrap_or(usize::MAX) };
-        (pace, std::mem::take(&mut self.folded_bytes) / FOLDED_PER_FLUSH_BYTES)
+        let flushes = std::mem::take(&mut self.folded_bytes) / FOLDED_PER_FLUSH_BYTES;
+        (pace, flushes.min(FLUSHES_PER_STEP))
     }
 
     /// Goes on by one step, bounded by what was folded since the last one.
     pub(crate) fn poll<D: Disk>(&mut self, indexer: &mut Indexer<D>, now_ms: u64) -> Result<Option<Action>, FoldError> {
-        let (pace, flushes) = self.pace();
+        // What is folded while a slice or a release waits counts for the step after it.
+        let is_waiting = matches!(self.phase, Phase::Waiting { .. } | Phase::Releasing { .. });
+        let begins = matches!(self.phase, Phase::Idle) && self.wants_cleaning(indexer, now_ms);
+        let (pace, flushes) = if is_waiting || begins { Default::default() } else { self.pace() };
         match &mut self.phase {
             Phase::Idle => {
                 self.unpaid_bytes = 0;
-                if self.wants_cleaning(indexer, now_ms)
-                    && let Some(oldest) = self.sealed.front().copied()
-                {
+                if begins && let Some(oldest) = self.sealed.front().copied() {
                     tracing::debug!(segment = oldest.number, live_bytes = indexer.live_bytes(), "cleaning begins");
                     let begun = indexer.begin_plan(oldest.number, oldest.end);
                     self.phase = begun.map_or_else(|error| stopped(&error), Phase::Walking);

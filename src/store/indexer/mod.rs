@@ -31,6 +31,9 @@ use crate::store::disk::Disk;
 
 pub(crate) use plan::{Pace, Plan};
 
+/// Packets with their places.
+pub(crate) type Packets = Vec<(Placed, Content)>;
+
 /// Why a packet could not be folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FoldError {
@@ -214,6 +217,31 @@ impl<D: Disk> Indexer<D> {
             }
         }
         Ok(())
+    }
+
+    /// About how many bytes of the journal up to `end` are not folded; nothing if the index is made anew, and can
+    /// answer nothing before that is done.
+    pub(crate) fn missed_bytes_max(&self, end: Position) -> Option<u64> {
+        let from = self.folded.filter(|_| !self.rebuilding)?.end;
+        let segments = u64::from(end.segment.saturating_sub(from.segment));
+        let bytes = segments * self.reader.segment_bytes() as u64 + u64::from(end.offset);
+        Some(bytes.saturating_sub(u64::from(from.offset)))
+    }
+
+    /// What of the journal up to `end` is not folded, by the running time at which it was written.
+    pub(crate) fn missed(&self, end: Position) -> Result<Vec<(u64, Packets)>, FoldError> {
+        let Some(folded) = self.folded else { return Ok(Vec::new()) };
+        let (from, mut running_ms) = (folded.end, folded.running_ms);
+        let mut missed: Vec<(u64, Packets)> = Vec::new();
+        self.reader.sibling().walk::<ReadError>(from, end, |packet| {
+            match (packet.content, missed.last_mut()) {
+                (Content::Watermark(watermark), _) => running_ms = watermark.running_ms,
+                (content, Some((at, packets))) if *at == running_ms => packets.push((packet.placed, content)),
+                (content, _) => missed.push((running_ms, vec![(packet.placed, content)])),
+            }
+            Ok(())
+        })?;
+        Ok(missed)
     }
 
     /// Bytes of journal that are folded and not in the layer that is being flushed.

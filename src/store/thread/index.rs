@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::waiting::Waiting;
 use super::{Backlog, Clock, Report, journal};
 use crate::ids::UserId;
+use crate::limits::INDEX_BACKLOG_BYTES_MAX;
 use crate::store::carried::{Carried, Carrying};
 use crate::store::cleaner::{Action, Cleaner, Space};
 use crate::store::directory::Format;
@@ -23,7 +25,12 @@ const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// Pause after which it is looked whether the oldest segment is too old, or a hold on cleaning has ended.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Journal that may be folded over a layer that is still being flushed; then folding waits for the flush.
-const UNFROZEN_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
+const UNFROZEN_BYTES_MAX: u64 = 2 * FLUSH_BYTES;
+/// Messages that are heard before something is done about them.
+const HEARD_PER_TURN: usize = 256;
+/// Journal that a start hands to the queue instead of replaying it before anything is answered: all that a run before
+/// it can have left, in its queue and in two layers. There is more only behind an index that could not be written.
+const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 4 * UNFROZEN_BYTES_MAX;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
 /// How often in one run the index is made anew before storage gives up.
@@ -32,7 +39,7 @@ const RENEWALS_MAX: u32 = 3;
 /// What the index thread is told.
 pub(crate) enum Message {
     /// These were synced; if they end a slice of cleaning, what came of it.
-    Packets { packets: Vec<(Placed, Content)>, running_ms: u64, carrying: Option<Carrying> },
+    Packets { packets: Vec<(Placed, Content)>, running_ms: u64, carrying: Option<Carrying>, origin: Origin },
     /// The segments before this one are gone.
     Released { first: u32 },
     /// Whether there is space for the next segment.
@@ -41,6 +48,15 @@ pub(crate) enum Message {
     LookUp(Request),
     /// Finish.
     Stop,
+}
+
+/// When packets were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// In this run.
+    Journal,
+    /// In the one before, which had not brought the index so far.
+    Missed,
 }
 
 /// What it begins with.
@@ -76,6 +92,12 @@ pub(super) struct IndexThread<D: Disk> {
     retention: Retention,
     quota: GroupQuota,
     links: Links,
+    waiting: Waiting,
+    /// Packets of the run before that are not folded. Until then nothing is cleaned: the journal thread knows only what
+    /// was changed in this run.
+    missed: usize,
+    /// When something was last folded.
+    folded_at: Instant,
     /// Until when the index may be brought up to the journal, once storage stops.
     stop_at: Option<Instant>,
 }
@@ -110,6 +132,9 @@ impl<D: Disk> IndexThread<D> {
             retention,
             quota,
             links,
+            waiting: Waiting::default(),
+            missed: 0,
+            folded_at: Instant::now(),
             stop_at: None,
         }
     }
@@ -125,7 +150,7 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
-        self.guarded(Self::replay)?;
+        self.guarded(Self::catch_up)?;
         if self.is_out_of_time() {
             return Ok(());
         }
@@ -134,32 +159,116 @@ impl<D: Disk> IndexThread<D> {
         self.report_crowds(full);
         self.links.report.say(Event::Ready);
         loop {
+            self.hear(queue)?;
             self.clean()?;
-            match self.next(queue) {
-                Next::Message(Message::Packets { packets, .. }) if self.is_out_of_time() => {
+            if self.has_folded_enough() {
+                self.guarded(Self::flush_some)?;
+                continue;
+            }
+            match self.waiting.pop() {
+                Some(Message::Stop) => return self.guarded(Self::flush_in_time),
+                Some(message) => self.handle(message)?,
+                None => self.rest(queue)?,
+            }
+        }
+    }
+
+    /// Hears what has come; answers the look-ups that need not wait for what came before them.
+    fn hear(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        for _ in 0..HEARD_PER_TURN {
+            match queue.try_recv() {
+                Ok(message) => self.take(message)?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    self.waiting.push(Message::Stop);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), String> {
+        match message {
+            Message::LookUp(request) if !self.waiting.concerns(&request) => {
+                let answer = self.guarded(|thread| thread.answer(&request))?;
+                if answer.as_ref().is_some_and(|answer| self.is_old(answer)) {
+                    self.waiting.push(Message::LookUp(request));
+                } else if let Some(event) = answer {
+                    self.links.report.say(event);
+                }
+            }
+            // Neither depends on what waits to be folded, and cleaning goes on sooner.
+            Message::Released { first } => {
+                self.cleaner.handle_released(first);
+                // A feed may have looked into them again since the release was asked for.
+                if let Some(indexer) = &mut self.indexer {
+                    indexer.forget_before(first);
+                }
+            }
+            Message::Space(space) => {
+                self.cleaner.handle_space(space);
+            }
+            message => self.waiting.push(message),
+        }
+        Ok(())
+    }
+
+    /// Whether an answer tells of a group of which something waits to be folded.
+    fn is_old(&self, answer: &Event) -> bool {
+        match answer {
+            Event::UserLoaded { memberships, .. } => {
+                memberships.iter().any(|membership| self.waiting.concerns_group(membership.group))
+            }
+            Event::GroupsListed { groups, .. } => groups.iter().any(|group| self.waiting.concerns_group(group.group)),
+            _ => false,
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> Result<(), String> {
+        match message {
+            Message::Packets { packets, running_ms, carrying, origin } => {
+                if origin == Origin::Missed {
+                    self.missed -= packets.len();
+                }
+                if self.is_out_of_time() {
                     // They are in the journal, and the next start folds them.
                     self.links.backlog.take(packets_bytes(&packets));
+                    return Ok(());
                 }
-                Next::Message(Message::Packets { packets, running_ms, carrying }) => {
-                    self.take_packets(&packets, running_ms, carrying)?;
+                self.take_packets(&packets, running_ms, carrying, origin)
+            }
+            Message::LookUp(request) => {
+                if let Some(event) = self.guarded(|thread| thread.answer(&request))? {
+                    self.links.report.say(event);
                 }
-                Next::Message(Message::Released { first }) => {
-                    self.cleaner.handle_released(first);
-                    // A feed may have looked into them again since the release was asked for.
-                    if let Some(indexer) = &mut self.indexer {
-                        indexer.forget_before(first);
-                    }
-                }
-                Next::Message(Message::Space(space)) => self.cleaner.handle_space(space),
-                Next::Message(Message::LookUp(request)) => {
-                    let answer = self.guarded(|thread| thread.answer(&request))?;
-                    if let Some(event) = answer {
-                        self.links.report.say(event);
-                    }
-                }
-                Next::Turn => {}
-                Next::Quiet => self.guarded(Self::flush_some)?,
-                Next::Message(Message::Stop) | Next::Gone => return self.guarded(Self::flush_in_time),
+                Ok(())
+            }
+            Message::Stop | Message::Released { .. } | Message::Space(_) => unreachable!("they do not wait"),
+        }
+    }
+
+    /// With nothing to handle: goes on flushing, or waits until something comes or is due.
+    fn rest(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        let indexer = self.indexer.as_ref();
+        if indexer.is_some_and(Indexer::is_flushing) {
+            return self.guarded(Self::flush_some);
+        }
+        if self.is_cleaning() {
+            return Ok(());
+        }
+        let is_dirty = indexer.is_some_and(|indexer| indexer.unfrozen_bytes() > 0);
+        // Counted from the last change: look-ups alone must not put the flush off.
+        let pause = if is_dirty { FLUSH_AFTER.saturating_sub(self.folded_at.elapsed()) } else { LOOK_AFTER };
+        if pause.is_zero() {
+            return self.guarded(Self::flush_some);
+        }
+        match queue.recv_timeout(pause) {
+            Ok(message) => self.take(message),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.waiting.push(Message::Stop);
+                Ok(())
             }
         }
     }
@@ -169,20 +278,24 @@ impl<D: Disk> IndexThread<D> {
         packets: &[(Placed, Content)],
         running_ms: u64,
         carrying: Option<Carrying>,
+        origin: Origin,
     ) -> Result<(), String> {
         if let Some((placed, _)) = packets.last() {
-            self.end = placed.end();
+            self.end = self.end.max(placed.end());
         }
         self.guarded(|thread| thread.fold(packets, running_ms))?;
         let crowds = self.indexer.as_mut().map(Indexer::take_crowds).unwrap_or_default();
         self.report_crowds(crowds);
         self.links.backlog.take(packets_bytes(packets));
+        self.folded_at = Instant::now();
         // What a slice carries stands behind the changes of its batch; its marks look like other marks, and count as
         // changes here, which only makes cleaning a little more willing.
         for (placed, content) in packets {
-            match content {
-                Content::Carried(_) => self.cleaner.note_carried(*placed, running_ms),
-                Content::Effect(_) | Content::Marks(_) | Content::Watermark(_) => {
+            match (origin, content) {
+                // The cleaner began with the end of the journal.
+                (Origin::Missed, _) => {}
+                (Origin::Journal, Content::Carried(_)) => self.cleaner.note_carried(*placed, running_ms),
+                (Origin::Journal, Content::Effect(_) | Content::Marks(_) | Content::Watermark(_)) => {
                     self.cleaner.note_change(*placed, running_ms);
                 }
             }
@@ -205,6 +318,9 @@ impl<D: Disk> IndexThread<D> {
 
     /// Goes on with cleaning by one bounded step, if there is something to do.
     fn clean(&mut self) -> Result<(), String> {
+        if self.missed > 0 {
+            return Ok(());
+        }
         let now_ms = self.links.clock.now().running_ms;
         if self.cleaner.is_releasing() {
             let _ = self.links.journal.send(journal::Message::Look);
@@ -226,37 +342,26 @@ impl<D: Disk> IndexThread<D> {
 
     fn is_cleaning(&self) -> bool {
         let now_ms = self.links.clock.now().running_ms;
-        self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_busy(indexer, now_ms))
-    }
-
-    /// The next message, or that there is time to flush, or to go on with cleaning.
-    fn next(&self, queue: &Receiver<Message>) -> Next {
-        let indexer = self.indexer.as_ref();
-        let is_flushing = indexer.is_some_and(Indexer::is_flushing);
-        if is_flushing || self.is_cleaning() {
-            return match queue.try_recv() {
-                Ok(message) => Next::Message(message),
-                Err(TryRecvError::Empty) if is_flushing => Next::Quiet,
-                Err(TryRecvError::Empty) => Next::Turn,
-                Err(TryRecvError::Disconnected) => Next::Gone,
-            };
-        }
-        if indexer.is_some_and(|indexer| indexer.unfrozen_bytes() > 0) {
-            return match queue.recv_timeout(FLUSH_AFTER) {
-                Ok(message) => Next::Message(message),
-                Err(RecvTimeoutError::Timeout) => Next::Quiet,
-                Err(RecvTimeoutError::Disconnected) => Next::Gone,
-            };
-        }
-        match queue.recv_timeout(LOOK_AFTER) {
-            Ok(message) => Next::Message(message),
-            Err(RecvTimeoutError::Timeout) => Next::Turn,
-            Err(RecvTimeoutError::Disconnected) => Next::Gone,
-        }
+        self.missed == 0 && self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_busy(indexer, now_ms))
     }
 
     fn indexer(&mut self) -> Result<&mut Indexer<D>, FoldError> {
         self.indexer.as_mut().ok_or_else(|| FoldError::Index(IndexError("it is not open".to_owned())))
+    }
+
+    /// Makes sure that everything in the journal is folded, or waits to be. A new index has nothing that it could answer
+    /// from, so there all of it is folded first.
+    fn catch_up(&mut self) -> Result<(), FoldError> {
+        let end = self.end;
+        if !self.indexer()?.missed_bytes_max(end).is_some_and(|bytes| bytes <= MISSED_BYTES_MAX) {
+            return self.replay();
+        }
+        for (running_ms, packets) in self.indexer()?.missed(end)? {
+            self.missed += packets.len();
+            self.links.backlog.add(packets_bytes(&packets));
+            self.waiting.push(Message::Packets { packets, running_ms, carrying: None, origin: Origin::Missed });
+        }
+        Ok(())
     }
 
     fn replay(&mut self) -> Result<(), FoldError> {
@@ -282,9 +387,6 @@ impl<D: Disk> IndexThread<D> {
         for (placed, content) in packets {
             indexer.fold(*placed, content, running_ms)?;
         }
-        while indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX {
-            indexer.flush_step()?;
-        }
         if indexer.unfrozen_bytes() >= FLUSH_BYTES {
             indexer.begin_flush();
         }
@@ -293,6 +395,13 @@ impl<D: Disk> IndexThread<D> {
             indexer.flush_step()?;
         }
         Ok(())
+    }
+
+    /// Whether so much is folded over a layer that is being flushed that the flush has to go first.
+    fn has_folded_enough(&self) -> bool {
+        self.indexer
+            .as_ref()
+            .is_some_and(|indexer| indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX)
     }
 
     /// Whether storage is stopping and the time for the index is used up.
@@ -412,12 +521,4 @@ impl<D: Disk> IndexThread<D> {
 
 fn packets_bytes(packets: &[(Placed, Content)]) -> u64 {
     packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum()
-}
-
-enum Next {
-    Message(Message),
-    Quiet,
-    /// Nothing came.
-    Turn,
-    Gone,
 }

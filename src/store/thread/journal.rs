@@ -219,7 +219,8 @@ impl<D: Disk> JournalThread<D> {
         let changes = taken.commits.iter().map(|(_, change)| Content::from(change.clone()));
         let packets = placed.into_iter().zip(changes.chain(carried.into_iter().map(Content::from))).collect();
         // First the index's queue, then the report: a look-up that follows the report must find it folded.
-        let sent = self.links.index.send(index::Message::Packets { packets, running_ms: now.running_ms, carrying });
+        let (running_ms, origin) = (now.running_ms, index::Origin::Journal);
+        let sent = self.links.index.send(index::Message::Packets { packets, running_ms, carrying, origin });
         if sent.is_err() {
             self.links.backlog.give_up();
         }

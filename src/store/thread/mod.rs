@@ -6,8 +6,9 @@
 //! * The **spare** thread fills the next segment with zeros: 64 MiB of writes and their sync, which must delay neither
 //!   an acknowledgement nor a look-up.
 //!
-//! Packets reach the index thread's queue before `Durable` is reported, and look-ups go through the same queue: so a
-//! look-up that was asked for after a ticket was durable sees it.
+//! Packets reach the index thread's queue before `Durable` is reported, and look-ups go through the same queue, where
+//! they overtake only what does not concern them (`waiting.rs`): so a look-up that was asked for after a ticket was
+//! durable sees it.
 
 mod backup;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod spare;
 mod steady;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -425,7 +427,9 @@ struct Backlog {
 
 impl Backlog {
     fn new(segment_bytes: u64) -> Self {
-        let (bytes_max, behind_bytes_max) = (INDEX_BACKLOG_BYTES_MAX, segment_bytes / BACKLOG_PER_SEGMENT);
+        // What waits is not cleaned: with small segments it must not be many of them.
+        let bytes_max = INDEX_BACKLOG_BYTES_MAX.min(segment_bytes);
+        let behind_bytes_max = segment_bytes / BACKLOG_PER_SEGMENT;
         Self { bytes_max, behind_bytes_max, ..Self::default() }
     }
 
