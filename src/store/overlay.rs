@@ -143,6 +143,11 @@ impl Overlay {
         self.active.len() + self.frozen.len()
     }
 
+    /// Values that are not frozen.
+    pub(crate) fn active(&self) -> usize {
+        self.active.len()
+    }
+
     /// Whether a frozen layer waits to be written.
     pub(crate) fn is_flushing(&self) -> bool {
         self.frozen_applied.is_some()

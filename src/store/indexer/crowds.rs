@@ -21,20 +21,31 @@ pub(super) enum Step {
 }
 
 impl<D: Disk> Indexer<D> {
-    pub(super) fn fold_crowd(&mut self, lsn: u64, user: &UserId, step: Step) -> Result<(), FoldError> {
+    /// The number of groups of a user, if there is a row of it.
+    pub(super) fn crowd(&self, user: &UserId) -> Result<Option<u32>, FoldError> {
         let key = crowd_key(user);
-        let before = match self.overlay.value(&key)? {
-            Some(Stored { value: Value::Crowd(groups), .. }) => Some(groups),
-            Some(_) => return Err(mistaken(&key)),
-            None => None,
-        };
+        match self.overlay.value(&key)? {
+            Some(Stored { value: Value::Crowd(groups), .. }) => Ok(Some(groups)),
+            Some(_) => Err(mistaken(&key)),
+            None => Ok(None),
+        }
+    }
+
+    /// Counts a step of a user of whom the row says `before`.
+    pub(super) fn fold_crowd(
+        &mut self,
+        lsn: u64,
+        user: &UserId,
+        before: Option<u32>,
+        step: Step,
+    ) -> Result<(), FoldError> {
         let groups = match (step, before) {
             (Step::Divided, _) => self.count_groups(user)?,
             (Step::Joined | Step::Ended, None) => return Ok(()),
             (Step::Joined, Some(before)) => before.saturating_add(1),
             (Step::Ended, Some(before)) => before.saturating_sub(1),
         };
-        self.overlay.put(key, Stored { lsn, value: Value::Crowd(groups) });
+        self.overlay.put(crowd_key(user), Stored { lsn, value: Value::Crowd(groups) });
         let limit = self.quota.of(user);
         let (was, is) = (before.is_some_and(|before| before >= limit), groups >= limit);
         if was != is {

@@ -12,15 +12,21 @@ use crate::ids::{GroupId, UserId};
 use crate::store::Mark;
 use crate::store::carried::FormerMember;
 use crate::store::disk::Disk;
-use crate::store::index::{Direction, IndexError};
+use crate::store::index::Direction;
 use crate::store::tables::{
-    MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, crowd_key, former_ends, former_key, former_user,
-    memberships_first, memberships_key,
+    MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, former_ends, former_key, former_user, memberships_first,
+    memberships_key,
 };
 
 impl<D: Disk> Indexer<D> {
     pub(super) fn fold_memberships(&mut self, lsn: u64, group: GroupId, entry: &Entry) -> Result<(), FoldError> {
         match &entry.event {
+            Event::Created { members, .. } if self.group_value(group)?.is_none() => {
+                // Nobody was in it before.
+                for user in members {
+                    self.put_member(lsn, user, group, entry.seq)?;
+                }
+            }
             Event::Created { members, .. } | Event::Added { members } => {
                 for user in members {
                     self.join(lsn, user, group, entry.seq)?;
@@ -45,10 +51,15 @@ impl<D: Disk> Indexer<D> {
         Ok(())
     }
 
-    pub(super) fn join(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
+    fn put_member(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
         self.put_membership(lsn, user, group, |membership| {
             (membership.joined, membership.until) = (seq, None);
         })?;
+        Ok(())
+    }
+
+    pub(super) fn join(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
+        self.put_member(lsn, user, group, seq)?;
         // Rows are flushed behind memberships: after a crash one may be left that the membership does not confirm.
         let former = former_key(group, user);
         if self.overlay.value(&former)?.is_some()
@@ -89,7 +100,7 @@ impl<D: Disk> Indexer<D> {
         group: GroupId,
         change: impl FnOnce(&mut MembershipValue),
     ) -> Result<Option<MembershipValue>, FoldError> {
-        let key = self.memberships_key_of(user, group)?;
+        let (key, groups) = self.memberships_place(user, group)?;
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         if stored.lsn >= lsn {
@@ -113,9 +124,9 @@ impl<D: Disk> Indexer<D> {
         let membership = *membership;
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
             self.split(user, &key)?;
-            self.fold_crowd(lsn, user, Step::Divided)?;
+            self.fold_crowd(lsn, user, groups, Step::Divided)?;
         } else if was_member != is_member(&membership) {
-            self.fold_crowd(lsn, user, if was_member { Step::Ended } else { Step::Joined })?;
+            self.fold_crowd(lsn, user, groups, if was_member { Step::Ended } else { Step::Joined })?;
         }
         Ok(Some(membership))
     }
@@ -147,7 +158,7 @@ impl<D: Disk> Indexer<D> {
     }
 
     fn end(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
-        let key = self.memberships_key_of(user, group)?;
+        let (key, groups) = self.memberships_place(user, group)?;
         let Some(stored) = self.overlay.edit(&key)? else { return Ok(()) };
         let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
         let Ok(at) = memberships.binary_search_by_key(&group, |membership| membership.group) else { return Ok(()) };
@@ -162,7 +173,7 @@ impl<D: Disk> Indexer<D> {
             return Ok(());
         }
         if ends {
-            self.fold_crowd(lsn, user, Step::Ended)?;
+            self.fold_crowd(lsn, user, groups, Step::Ended)?;
         }
         self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
@@ -202,7 +213,7 @@ impl<D: Disk> Indexer<D> {
 
     /// Keeps a mark without a membership; the end of making the index anew removes it if none came.
     fn keep_mark(&mut self, lsn: u64, mark: &Mark) -> Result<(), FoldError> {
-        let key = self.memberships_key_of(&mark.user, mark.group)?;
+        let (key, groups) = self.memberships_place(&mark.user, mark.group)?;
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         stored.lsn = stored.lsn.max(lsn);
@@ -213,7 +224,7 @@ impl<D: Disk> Indexer<D> {
         }
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
             self.split(&mark.user, &key)?;
-            self.fold_crowd(lsn, &mark.user, Step::Divided)?;
+            self.fold_crowd(lsn, &mark.user, groups, Step::Divided)?;
         }
         Ok(())
     }
@@ -275,15 +286,18 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// The key that holds, or would hold, a membership.
-    pub(super) fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, IndexError> {
+    pub(super) fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, FoldError> {
+        Ok(self.memberships_place(user, group)?.0)
+    }
+
+    /// The same with the number of the user's groups, if a row of crowds has it.
+    fn memberships_place(&self, user: &UserId, group: GroupId) -> Result<(Vec<u8>, Option<u32>), FoldError> {
         let first = memberships_key(user, [0; 16]);
         // Most users are in few groups: then there is no other value, and no scan is needed to know it. The row of
         // crowds is flushed before the values of which it tells, so no crash leaves several values without it.
-        if self.overlay.value(&crowd_key(user))?.is_none() {
-            return Ok(first);
-        }
+        let Some(groups) = self.crowd(user)? else { return Ok((first, None)) };
         let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
-        Ok(nearest.map_or(first, |(key, _)| key))
+        Ok((nearest.map_or(first, |(key, _)| key), Some(groups)))
     }
 }
 

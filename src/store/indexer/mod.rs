@@ -194,7 +194,7 @@ impl<D: Disk> Indexer<D> {
                 return Ok(());
             }
             self.fold(packet.placed, &packet.content, running_ms)?;
-            if self.unfrozen_bytes >= FLUSH_BYTES {
+            if self.is_full(1) {
                 self.flush()?;
                 if !progress(packet.placed.position) {
                     return Err(Halt::Asked);
@@ -249,6 +249,11 @@ impl<D: Disk> Indexer<D> {
         self.unfrozen_bytes
     }
 
+    /// Whether what is folded is enough for a flush, `layers` times over.
+    pub(crate) fn is_full(&self, layers: usize) -> bool {
+        self.unfrozen_bytes >= FLUSH_BYTES * layers as u64 || self.overlay.active() >= FLUSH_VALUES * layers
+    }
+
     /// Values that are not flushed.
     pub(crate) fn dirty(&self) -> usize {
         self.overlay.dirty()
@@ -292,3 +297,5 @@ impl<D: Disk> Indexer<D> {
 
 /// Journal folded after which a flush begins.
 pub(crate) const FLUSH_BYTES: u64 = 4 * 1024 * 1024;
+/// Values after which one begins all the same: a value may take 2 KiB of memory.
+const FLUSH_VALUES: usize = 64 * 1024;

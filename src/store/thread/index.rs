@@ -24,13 +24,13 @@ use crate::store::{Event, GroupQuota, Request, Retention};
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// Pause after which it is looked whether the oldest segment is too old, or a hold on cleaning has ended.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
-/// Journal that may be folded over a layer that is still being flushed; then folding waits for the flush.
-const UNFROZEN_BYTES_MAX: u64 = 2 * FLUSH_BYTES;
+/// How many flushes' worth may be folded over a layer that is still being flushed; then folding waits for the flush.
+const UNFROZEN_MAX: usize = 2;
 /// Messages that are heard before something is done about them.
 const HEARD_PER_TURN: usize = 256;
 /// Journal that a start hands to the queue instead of replaying it before anything is answered: all that a run before
 /// it can have left, in its queue and in two layers. There is more only behind an index that could not be written.
-const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 4 * UNFROZEN_BYTES_MAX;
+const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 8 * FLUSH_BYTES;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
 /// How often in one run the index is made anew before storage gives up.
@@ -387,7 +387,7 @@ impl<D: Disk> IndexThread<D> {
         for (placed, content) in packets {
             indexer.fold(*placed, content, running_ms)?;
         }
-        if indexer.unfrozen_bytes() >= FLUSH_BYTES {
+        if indexer.is_full(1) {
             indexer.begin_flush();
         }
         // Under load the queue is never empty: a flush has to go on all the same.
@@ -399,9 +399,7 @@ impl<D: Disk> IndexThread<D> {
 
     /// Whether so much is folded over a layer that is being flushed that the flush has to go first.
     fn has_folded_enough(&self) -> bool {
-        self.indexer
-            .as_ref()
-            .is_some_and(|indexer| indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX)
+        self.indexer.as_ref().is_some_and(|indexer| indexer.is_flushing() && indexer.is_full(UNFROZEN_MAX))
     }
 
     /// Whether storage is stopping and the time for the index is used up.
