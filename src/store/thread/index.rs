@@ -421,3 +421,7 @@ enum Next {
     Turn,
     Gone,
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;
