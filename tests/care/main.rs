@@ -4,6 +4,8 @@ mod cleaned;
 mod copies;
 mod damage;
 mod exchange;
+mod held;
 mod interrupted;
 mod site;
 mod table;
+mod talk;
