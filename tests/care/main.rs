@@ -4,6 +4,7 @@ mod cleaned;
 mod copies;
 mod damage;
 mod exchange;
+mod full_disk;
 mod held;
 mod interrupted;
 mod site;

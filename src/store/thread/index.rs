@@ -26,6 +26,10 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 const UNFROZEN_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
+/// Space that has to be left on the disk for the next step of a flush: six times what it applies, and as much again.
+const FLUSH_FREE_BYTES: u64 = 2 * 1024 * 1024;
+/// Pause after which it is looked whether there is space for a flush again.
+const SPACE_AFTER: Duration = Duration::from_secs(1);
 /// How often in one run the index is made anew before storage gives up.
 const RENEWALS_MAX: u32 = 3;
 
@@ -210,8 +214,9 @@ impl<D: Disk> IndexThread<D> {
             let _ = self.links.journal.send(journal::Message::Look);
         }
         let action = self.guarded(|thread| {
-            let Self { cleaner, indexer: Some(indexer), .. } = thread else { return Ok(None) };
-            cleaner.poll(indexer, now_ms)
+            // A step may flush, and what it carries has to be flushed.
+            let Self { cleaner, indexer: Some(indexer), reader, .. } = thread else { return Ok(None) };
+            if has_space(reader) { cleaner.poll(indexer, now_ms) } else { Ok(None) }
         })?;
         let is_behind = self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_behind(indexer));
         self.links.backlog.set_cleaning_behind(is_behind);
@@ -234,6 +239,13 @@ impl<D: Disk> IndexThread<D> {
         let indexer = self.indexer.as_ref();
         let is_flushing = indexer.is_some_and(Indexer::is_flushing);
         if is_flushing || self.is_cleaning() {
+            if !has_space(&self.reader) {
+                return match queue.recv_timeout(SPACE_AFTER) {
+                    Ok(message) => Next::Message(message),
+                    Err(RecvTimeoutError::Timeout) => Next::Turn,
+                    Err(RecvTimeoutError::Disconnected) => Next::Gone,
+                };
+            }
             return match queue.try_recv() {
                 Ok(message) => Next::Message(message),
                 Err(TryRecvError::Empty) if is_flushing => Next::Quiet,
@@ -278,18 +290,19 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn fold(&mut self, packets: &[(Placed, Content)], running_ms: u64) -> Result<(), FoldError> {
+        let has_space = has_space(&self.reader);
         let indexer = self.indexer()?;
         for (placed, content) in packets {
             indexer.fold(*placed, content, running_ms)?;
         }
-        while indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX {
+        while has_space && indexer.is_flushing() && indexer.unfrozen_bytes() > UNFROZEN_BYTES_MAX {
             indexer.flush_step()?;
         }
         if indexer.unfrozen_bytes() >= FLUSH_BYTES {
             indexer.begin_flush();
         }
         // Under load the queue is never empty: a flush has to go on all the same.
-        if indexer.is_flushing() {
+        if has_space && indexer.is_flushing() {
             indexer.flush_step()?;
         }
         Ok(())
@@ -309,7 +322,7 @@ impl<D: Disk> IndexThread<D> {
         // What is in the frozen layer, then what is folded above it.
         for _ in 0..2 {
             while self.indexer()?.is_flushing() {
-                if self.is_out_of_time() {
+                if self.is_out_of_time() || !has_space(&self.reader) {
                     return Ok(());
                 }
                 self.indexer()?.flush_step()?;
@@ -320,6 +333,9 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn flush_some(&mut self) -> Result<(), FoldError> {
+        if !has_space(&self.reader) {
+            return Ok(());
+        }
         let indexer = self.indexer()?;
         indexer.begin_flush();
         indexer.flush_step()?;
@@ -408,6 +424,13 @@ impl<D: Disk> IndexThread<D> {
             }
         }))
     }
+}
+
+/// Whether there is space for the next step of a flush. The index does not survive a write that fails, and cannot be made
+/// anew on a full disk either; what is not flushed stays in memory, bounded by the room that was granted, and costs the
+/// next start a replay.
+fn has_space<D: Disk>(reader: &JournalReader<D>) -> bool {
+    reader.free_bytes().map_or(true, |free_bytes| free_bytes >= FLUSH_FREE_BYTES)
 }
 
 fn packets_bytes(packets: &[(Placed, Content)]) -> u64 {
