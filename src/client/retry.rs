@@ -34,6 +34,18 @@ impl RetryPolicy {
     pub fn retries(&self) -> bool {
         self.total_ms > 0
     }
+
+    /// How long to wait before a request is made again that was refused with this, `elapsed_ms` after the call was made;
+    /// nothing if waiting does not help, or would take longer than is to be waited. `full`: the waits of this call for a
+    /// full disk. `random`: any 64 random bits.
+    pub fn wait_ms(&self, refusal: &ErrorBody, elapsed_ms: u64, full: &mut Backoff, random: u64) -> Option<u64> {
+        let (wait_ms, bound_ms) = match ErrorCode::from_number(refusal.code)? {
+            ErrorCode::SlowDown => (refusal.detail.max(1), self.total_ms),
+            ErrorCode::StorageFull => (full.next_ms(self, random), self.storage_full_ms),
+            _ => return None,
+        };
+        (elapsed_ms.saturating_add(wait_ms) < bound_ms).then_some(wait_ms)
+    }
 }
 
 impl Default for RetryPolicy {
@@ -119,6 +131,60 @@ mod tests {
             .collect();
         assert_eq!(bounds[..8], [50, 100, 200, 400, 800, 1_600, 3_200, 5_000]);
         assert!(bounds[8..].iter().all(|bound| *bound == 5_000), "and stays there: {bounds:?}");
+    }
+
+    fn refusal(code: ErrorCode, detail: u64) -> ErrorBody {
+        ErrorBody::new(code, detail, "")
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for_with_growing_waits_and_no_longer_than_the_policy_says() {
+        let policy = RetryPolicy::default();
+        let full = refusal(ErrorCode::StorageFull, 0);
+        let mut backoff = Backoff::default();
+        // The longest waits that there can be: 50 of 0 … 50, 100 of 0 … 100, and so on.
+        let waits: Vec<u64> = [50, 100, 200].map(|r| policy.wait_ms(&full, 0, &mut backoff, r).unwrap()).into();
+        assert_eq!(waits, [50, 100, 200]);
+        for (elapsed_ms, waited) in [(949, true), (950, false), (951, false), (u64::MAX, false)] {
+            let wait = policy.wait_ms(&full, elapsed_ms, &mut Backoff::default(), 50);
+            assert_eq!(wait.is_some(), waited, "50 ms after {elapsed_ms}");
+        }
+        // With every wait at its longest, and an answer that takes no time, somebody is told within a second.
+        let (mut elapsed_ms, mut backoff, mut attempts) = (0, Backoff::default(), 1);
+        while let Some(wait_ms) = policy.wait_ms(&full, elapsed_ms, &mut backoff, 50 << (attempts - 1)) {
+            elapsed_ms += wait_ms;
+            attempts += 1;
+        }
+        assert_eq!((elapsed_ms, attempts), (750, 5));
+    }
+
+    #[test]
+    fn slow_down_is_waited_for_as_it_says_as_long_as_the_call_may_take() {
+        let policy = RetryPolicy::default();
+        let mut full = Backoff::default();
+        let mut wait_ms = |detail, elapsed_ms| {
+            let slow = refusal(ErrorCode::SlowDown, detail);
+            policy.wait_ms(&slow, elapsed_ms, &mut full, u64::MAX)
+        };
+        assert_eq!(wait_ms(700, 0), Some(700), "neither more nor less, whatever the randomness");
+        assert_eq!(wait_ms(700, 29_299), Some(700));
+        assert_eq!(wait_ms(700, 29_300), None, "it would be over the half minute");
+        assert_eq!(wait_ms(0, 0), Some(1), "never a loop without a pause");
+        assert_eq!(wait_ms(u64::MAX, 1), None);
+        assert_eq!(full, Backoff::default(), "the waits for a full disk are counted apart");
+    }
+
+    #[test]
+    fn nothing_else_is_waited_for_and_without_retries_nothing_at_all() {
+        let waited = [ErrorCode::SlowDown, ErrorCode::StorageFull];
+        for number in 0..=u16::MAX {
+            let Some(code) = ErrorCode::from_number(number) else { continue };
+            let of = |policy: RetryPolicy| policy.wait_ms(&refusal(code, 1), 0, &mut Backoff::default(), 1).is_some();
+            assert_eq!(of(RetryPolicy::default()), waited.contains(&code), "{code:?}");
+            assert!(!of(RetryPolicy::NONE), "{code:?}");
+        }
+        let unknown = ErrorBody { code: u16::MAX, detail: 1, message: String::new() };
+        assert_eq!(RetryPolicy::default().wait_ms(&unknown, 0, &mut Backoff::default(), 1), None);
     }
 
     #[test]

@@ -93,7 +93,15 @@ pub(crate) fn write_format<D: Disk>(disk: &D, format: Format) -> Result<(), Open
 /// The lock of a data directory; given back when it is dropped, or when the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+impl Drop for Lock {
+    /// Says so, instead of leaving it to the closing of the file: a child that this process is just starting shares
+    /// the open file until its `exec`, and would hold the lock for as long.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+    }
 }
 
 /// Makes the directory if it is missing (mode 0700), and locks it.
@@ -116,7 +124,7 @@ pub(crate) fn lock_existing(directory: &Path) -> Result<Lock, OpenError> {
     }
     // Only for the message that a second server prints, so not synced, and a failure to write it is none.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 fn failed(operation: &'static str, path: &Path, error: &std::io::Error) -> OpenError {
@@ -167,5 +175,15 @@ mod tests {
         assert_eq!(lock(directory.path()).unwrap_err(), OpenError::Locked { path, pid: Some(std::process::id()) });
         drop(first);
         lock(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_given_back_although_a_child_that_is_being_started_still_shares_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        let shared = first.file.try_clone().unwrap();
+        drop(first);
+        lock(directory.path()).unwrap();
+        drop(shared);
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::site::{BOB, Outcome, Server, finish, program, run, site, tree, user};
 
 /// A command for the operator of a server.
-fn operate(server: &Server, data: &Path, arguments: &[&str]) -> Outcome {
+pub(crate) fn operate(server: &Server, data: &Path, arguments: &[&str]) -> Outcome {
     finish(program(arguments).env("ROUNDTABLE_SERVER", &server.address).env("ROUNDTABLE_DATA", data))
 }
 

@@ -140,8 +140,13 @@ impl Server {
 
     /// Starts one, or says why it did not start.
     pub(crate) fn try_start(data: &Path) -> Result<Self, Outcome> {
+        Self::try_start_with(data, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn try_start_with(data: &Path, arguments: &[&str]) -> Result<Self, Outcome> {
         let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--segment-mib", "4", "--data"]);
-        let mut child = command.arg(data).env("ROUNDTABLE_LOG", "off").spawn().expect("serve runs");
+        let mut child = command.arg(data).args(arguments).env("ROUNDTABLE_LOG", "off").spawn().expect("serve runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
         if let Some(address) = line.trim_end().strip_prefix("listening on ") {

@@ -241,14 +241,8 @@ impl Driver {
 
     /// How long to wait before a request is made again that was refused with this, if the policy wants that at all.
     pub(super) fn patience(&self, refusal: &ErrorBody, began: Instant, full: &mut Backoff) -> Option<Duration> {
-        let policy = &self.options.retry;
-        let (wait_ms, bound) = match ErrorCode::from_number(refusal.code)? {
-            ErrorCode::SlowDown => (refusal.detail.max(1), self.retry_total()),
-            ErrorCode::StorageFull => (full.next_ms(policy, random()), Duration::from_millis(policy.storage_full_ms)),
-            _ => return None,
-        };
-        let wait = Duration::from_millis(wait_ms);
-        (began.elapsed().saturating_add(wait) < bound).then_some(wait)
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.options.retry.wait_ms(refusal, elapsed_ms, full, random()).map(Duration::from_millis)
     }
 
     // ---- connections -------------------------------------------------------------------------------------------

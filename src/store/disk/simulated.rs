@@ -51,6 +51,8 @@ pub(crate) struct Tally {
     pub(crate) syncs: u64,
     /// Files renamed.
     pub(crate) renames: u64,
+    /// Syncs behind the last of them.
+    pub(crate) syncs_since_rename: u64,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +122,11 @@ impl State {
         if let Some(thread) = std::thread::current().name() {
             let tally = self.tallies.entry(thread.to_owned()).or_default();
             tally.syncs += u64::from(operation == "sync");
-            tally.renames += u64::from(operation == "rename");
+            tally.syncs_since_rename += u64::from(operation == "sync");
+            if operation == "rename" {
+                tally.renames += 1;
+                tally.syncs_since_rename = 0;
+            }
         }
         let fails = match self.fault {
             Some((at, Fault::Once)) => self.operations == at,

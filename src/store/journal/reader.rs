@@ -91,6 +91,11 @@ pub(crate) struct Stretch {
 }
 
 impl<D: Disk> JournalReader<D> {
+    /// Space that is left on the disk.
+    pub(crate) fn free_bytes(&self) -> Result<u64, DiskError> {
+        self.disk.free_bytes()
+    }
+
     /// A reader of the journal on `disk`.
     pub(crate) fn new(disk: D, segment_bytes: u32) -> Self {
         Self { disk, segment_bytes, open: BTreeMap::new() }

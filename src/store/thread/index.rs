@@ -33,6 +33,10 @@ const HEARD_PER_TURN: usize = 256;
 const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 8 * FLUSH_BYTES;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
+/// Space that has to be left on the disk for the next step of a flush: six times what it applies, and as much again.
+const FLUSH_FREE_BYTES: u64 = 2 * 1024 * 1024;
+/// Pause after which it is looked whether there is space for a flush again.
+const SPACE_AFTER: Duration = Duration::from_secs(1);
 /// How often in one run the index is made anew before storage gives up.
 const RENEWALS_MAX: u32 = 3;
 
@@ -250,19 +254,20 @@ impl<D: Disk> IndexThread<D> {
 
     /// With nothing to handle: goes on flushing, or waits until something comes or is due.
     fn rest(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
-        let indexer = self.indexer.as_ref();
-        if indexer.is_some_and(Indexer::is_flushing) {
-            return self.guarded(Self::flush_some);
-        }
-        if self.is_cleaning() {
-            return Ok(());
-        }
-        let is_dirty = indexer.is_some_and(|indexer| indexer.unfrozen_bytes() > 0);
+        let is_flushing = self.indexer.as_ref().is_some_and(Indexer::is_flushing);
+        let is_dirty = self.indexer.as_ref().is_some_and(|indexer| indexer.unfrozen_bytes() > 0);
         // Counted from the last change: look-ups alone must not put the flush off.
-        let pause = if is_dirty { FLUSH_AFTER.saturating_sub(self.folded_at.elapsed()) } else { LOOK_AFTER };
-        if pause.is_zero() {
-            return self.guarded(Self::flush_some);
-        }
+        let is_due = is_flushing || is_dirty && self.folded_at.elapsed() >= FLUSH_AFTER;
+        let pause = if is_due || self.is_cleaning() {
+            if has_space(&self.reader) {
+                return if is_due { self.guarded(Self::flush_some) } else { Ok(()) };
+            }
+            SPACE_AFTER
+        } else if is_dirty {
+            FLUSH_AFTER.saturating_sub(self.folded_at.elapsed())
+        } else {
+            LOOK_AFTER
+        };
         match queue.recv_timeout(pause) {
             Ok(message) => self.take(message),
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -326,8 +331,9 @@ impl<D: Disk> IndexThread<D> {
             let _ = self.links.journal.send(journal::Message::Look);
         }
         let action = self.guarded(|thread| {
-            let Self { cleaner, indexer: Some(indexer), .. } = thread else { return Ok(None) };
-            cleaner.poll(indexer, now_ms)
+            // A step may flush, and what it carries has to be flushed.
+            let Self { cleaner, indexer: Some(indexer), reader, .. } = thread else { return Ok(None) };
+            if has_space(reader) { cleaner.poll(indexer, now_ms) } else { Ok(None) }
         })?;
         let is_behind = self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_behind(indexer));
         self.links.backlog.set_cleaning_behind(is_behind);
@@ -383,6 +389,7 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn fold(&mut self, packets: &[(Placed, Content)], running_ms: u64) -> Result<(), FoldError> {
+        let has_space = has_space(&self.reader);
         let indexer = self.indexer()?;
         for (placed, content) in packets {
             indexer.fold(*placed, content, running_ms)?;
@@ -391,7 +398,7 @@ impl<D: Disk> IndexThread<D> {
             indexer.begin_flush();
         }
         // Under load the queue is never empty: a flush has to go on all the same.
-        if indexer.is_flushing() {
+        if has_space && indexer.is_flushing() {
             indexer.flush_step()?;
         }
         Ok(())
@@ -399,7 +406,8 @@ impl<D: Disk> IndexThread<D> {
 
     /// Whether so much is folded over a layer that is being flushed that the flush has to go first.
     fn has_folded_enough(&self) -> bool {
-        self.indexer.as_ref().is_some_and(|indexer| indexer.is_flushing() && indexer.is_full(UNFROZEN_MAX))
+        let is_full = |indexer: &Indexer<D>| indexer.is_flushing() && indexer.is_full(UNFROZEN_MAX);
+        self.indexer.as_ref().is_some_and(is_full) && has_space(&self.reader)
     }
 
     /// Whether storage is stopping and the time for the index is used up.
@@ -416,7 +424,7 @@ impl<D: Disk> IndexThread<D> {
         // What is in the frozen layer, then what is folded above it.
         for _ in 0..2 {
             while self.indexer()?.is_flushing() {
-                if self.is_out_of_time() {
+                if self.is_out_of_time() || !has_space(&self.reader) {
                     return Ok(());
                 }
                 self.indexer()?.flush_step()?;
@@ -427,6 +435,9 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn flush_some(&mut self) -> Result<(), FoldError> {
+        if !has_space(&self.reader) {
+            return Ok(());
+        }
         let indexer = self.indexer()?;
         indexer.begin_flush();
         indexer.flush_step()?;
@@ -517,6 +528,17 @@ impl<D: Disk> IndexThread<D> {
     }
 }
 
+/// Whether there is space for the next step of a flush. The index does not survive a write that fails, and cannot be made
+/// anew on a full disk either; what is not flushed stays in memory, bounded by the room that was granted, and costs the
+/// next start a replay.
+fn has_space<D: Disk>(reader: &JournalReader<D>) -> bool {
+    reader.free_bytes().map_or(true, |free_bytes| free_bytes >= FLUSH_FREE_BYTES)
+}
+
 fn packets_bytes(packets: &[(Placed, Content)]) -> u64 {
     packets.iter().map(|(placed, _)| u64::from(placed.bytes)).sum()
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

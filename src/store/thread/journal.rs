@@ -7,8 +7,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use super::room::{ROOM_PER_CREDIT, Room};
 use super::{Backlog, Clock, Report, index, spare};
-use crate::limits::{MARKER_DELAY_MS, PACKET_BYTES_MAX};
+use crate::limits::MARKER_DELAY_MS;
 use crate::store::carried::{Slice, Touched};
 use crate::store::disk::{Disk, DiskError};
 use crate::store::journal::packet::WATERMARK_BYTES;
@@ -17,10 +18,6 @@ use crate::store::journal::{Content, HeadSlot, Spare, Writer};
 use crate::store::{Change, Event, Ticket, change_bytes};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Room that one byte of granted change may take at most: the smallest change takes 64 bytes, and each may be a batch
-/// of its own, with a watermark of 48 bytes before it and a marker of 48 bytes behind it.
-const ROOM_PER_CREDIT: u64 = 3;
 
 /// Watermarks of a batch: one before it, and one more if it begins a segment.
 const BATCH_OVERHEAD: usize = 2 * WATERMARK_BYTES;
@@ -74,6 +71,8 @@ pub(super) struct JournalThread<D: Disk> {
     writer: Writer<D>,
     links: Links,
     spares_wanted: usize,
+    /// The spare thread knows that cleaning is stuck for want of room.
+    asked_for_slice: bool,
     slice: Option<Slice>,
     release: Option<Release>,
     touched: Touched,
@@ -98,6 +97,7 @@ impl<D: Disk> JournalThread<D> {
             writer,
             links,
             spares_wanted: 0,
+            asked_for_slice: false,
             slice: None,
             release: None,
             touched: Touched::default(),
@@ -235,15 +235,10 @@ impl<D: Disk> JournalThread<D> {
     fn may_write_slice(&self, changes_bytes: usize) -> bool {
         let Some(slice) = &self.slice else { return false };
         let carried_bytes: usize = slice.carried.iter().map(carried_bytes).sum();
-        let fits_here = self.fits_here(changes_bytes + carried_bytes);
-        let may_roll = changes_bytes == 0 && self.writer.spare_count() > 0;
-        if !fits_here && !may_roll {
-            return false;
-        }
-        let waste_bytes = if fits_here { 0 } else { PACKET_BYTES_MAX as u64 };
-        let granted_bytes = self.credit_bytes.saturating_sub(self.committed_bytes) * ROOM_PER_CREDIT;
         let batch_bytes = (changes_bytes + carried_bytes + BATCH_OVERHEAD) as u64;
-        batch_bytes + waste_bytes + granted_bytes <= self.room_bytes(self.writer.spare_count())
+        let used_bytes = self.committed_bytes + changes_bytes as u64;
+        let left_bytes = self.credit_bytes.saturating_sub(used_bytes) * ROOM_PER_CREDIT;
+        self.room().takes_slice(batch_bytes, changes_bytes > 0, left_bytes)
     }
 
     /// Whether a batch with packets of so many bytes begins no new segment.
@@ -287,37 +282,47 @@ impl<D: Disk> JournalThread<D> {
         Ok(())
     }
 
-    /// One spare is for changes; where there is something to clean, another one is kept for cleaning on a full disk.
-    fn reserved_spares(&self) -> usize {
-        usize::from(self.writer.end().segment > self.writer.first())
+    /// Whether there is something to clean.
+    fn has_ended_segments(&self) -> bool {
+        self.writer.end().segment > self.writer.first()
     }
 
+    /// One spare is for changes, another one for cleaning. It is made before there is something to clean, so that
+    /// grants do not have to wait for it then.
     fn want_spare(&mut self) {
-        while self.writer.spare_count() + self.spares_wanted < 1 + self.reserved_spares() {
+        let is_half_full = self.writer.room_bytes() < self.writer.segment_room_bytes() / 2;
+        let wanted = 1 + usize::from(self.has_ended_segments() || is_half_full);
+        while self.writer.spare_count() + self.spares_wanted < wanted {
             if self.links.spares.send(spare::Wanted::Spare).is_err() {
                 return;
             }
             self.spares_wanted += 1;
         }
+        self.want_spare_for_slice();
     }
 
-    /// What fits for certain: into this segment, and into so many spares. With a spare, a packet that does not fit the
-    /// rest of a segment leaves up to a packet's room behind.
-    fn room_bytes(&self, spares: usize) -> u64 {
-        let left_behind = PACKET_BYTES_MAX as u64;
-        match spares as u64 {
-            0 => self.writer.room_bytes(),
-            spares => {
-                let whole = spares * self.writer.segment_room_bytes() - (spares - 1) * left_behind;
-                self.writer.room_bytes().saturating_sub(left_behind) + whole
-            }
+    /// What is carried may take more than the segment it comes from: a creation is carried as record, entry and
+    /// operation. When the room that was kept is used up in the middle of a cleaning, only another segment helps, and
+    /// without it nothing would ever be given back.
+    fn want_spare_for_slice(&mut self) {
+        let is_stuck = self.slice.is_some() && self.writer.spare_count() == 0 && !self.may_write_slice(0);
+        if is_stuck && !self.asked_for_slice {
+            let _ = self.links.spares.send(spare::Wanted::ForCleaning);
         }
+        self.asked_for_slice = is_stuck;
     }
 
-    /// Grants what fits for certain and is not reserved.
+    fn room(&self) -> Room {
+        let (rest_bytes, segment_bytes) = (self.writer.room_bytes(), self.writer.segment_room_bytes());
+        Room { rest_bytes, spares: self.writer.spare_count() as u64, segment_bytes }
+    }
+
+    /// Grants what fits for certain and is not kept: on a full disk what is kept is what cleaning writes into.
     fn grant(&mut self) {
-        let spares = self.writer.spare_count().saturating_sub(self.reserved_spares());
-        let credit = self.committed_bytes + self.room_bytes(spares) / ROOM_PER_CREDIT;
+        let room = self.room();
+        let keeps_room = self.has_ended_segments() || room.spares > 1;
+        let bytes = if keeps_room { room.beside_cleaning_bytes() } else { room.bytes() };
+        let credit = self.committed_bytes + bytes / ROOM_PER_CREDIT;
         if credit > self.credit_bytes {
             self.credit_bytes = credit;
             self.links.report.say(Event::Credit { bytes_total: credit });

@@ -15,6 +15,7 @@ mod backup;
 mod cleaning_tests;
 mod index;
 mod journal;
+mod room;
 mod spare;
 #[cfg(test)]
 mod steady;

@@ -14,9 +14,11 @@ use crate::store::journal::{JOURNAL_DIRECTORY, Spare};
 
 /// Pause until a spare that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Segments' worth of free space that is left to the index and to recovery: without it no spare is made, so no room
-/// is granted.
-const RESERVE_SEGMENTS: u64 = 2;
+/// Segments' worth of free space that is left to the index, to recovery and to a cleaning that carries more than it
+/// gives back: without it no spare is made, so no room is granted.
+pub(super) const RESERVE_SEGMENTS: u64 = 3;
+/// What is left of that where cleaning could not go on otherwise: a start after a kill may need a segment.
+const RECOVERY_SEGMENTS: u64 = 1;
 /// There are two at most.
 const NAMES: [&str; 2] = ["spare-1", "spare-2"];
 
@@ -24,6 +26,8 @@ const NAMES: [&str; 2] = ["spare-1", "spare-2"];
 pub(crate) enum Wanted {
     /// One spare more.
     Spare,
+    /// Cleaning cannot go on before there is one of those that are wanted.
+    ForCleaning,
     /// The log begins with the segment `first`, which the head says durably: the one before it is to go.
     Removal { first: u32 },
 }
@@ -42,6 +46,7 @@ impl<D: Disk> SpareThread<D> {
     pub(super) fn run(self) {
         let mut owed = 0_usize;
         let mut space = Space::Enough;
+        let mut left_segments = RESERVE_SEGMENTS;
         loop {
             let wanted = if owed == 0 {
                 self.wanted.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -51,6 +56,7 @@ impl<D: Disk> SpareThread<D> {
             };
             match wanted {
                 Ok(Wanted::Spare) => owed += 1,
+                Ok(Wanted::ForCleaning) => left_segments = RECOVERY_SEGMENTS,
                 Ok(Wanted::Removal { first }) => self.remove(first),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -58,9 +64,10 @@ impl<D: Disk> SpareThread<D> {
             if owed == 0 {
                 continue;
             }
-            match self.make() {
+            match self.make_and_leave(left_segments) {
                 Ok(Some(spare)) => {
                     owed -= 1;
+                    left_segments = RESERVE_SEGMENTS;
                     self.say(&mut space, Space::Enough);
                     let _ = self.ready.send(journal::Message::Spare(Box::new(spare)));
                 }
@@ -94,7 +101,11 @@ impl<D: Disk> SpareThread<D> {
 
     /// Makes one; nothing when storage stops meanwhile.
     pub(super) fn make(&self) -> Result<Option<Spare<D::File>>, String> {
-        let needed = self.segment_bytes * (1 + RESERVE_SEGMENTS);
+        self.make_and_leave(RESERVE_SEGMENTS)
+    }
+
+    fn make_and_leave(&self, left_segments: u64) -> Result<Option<Spare<D::File>>, String> {
+        let needed = self.segment_bytes * (1 + left_segments);
         let free = self.disk.free_bytes().map_err(|error| error.to_string())?;
         if free < needed {
             return Err(format!("{free} bytes are free, {needed} are needed"));
