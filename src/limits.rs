@@ -35,6 +35,13 @@ pub const FRAME_BYTES_MAX_SERVER: usize = 1024 * 1024;
 
 /// Frames up to this size are copied into each recipient's buffer, larger ones are shared.
 pub const FRAME_BYTES_COPIED_MAX: usize = 4 * 1024;
+/// Recipients up to which small frames are copied; what more than these get is shared whatever its size.
+pub const RECIPIENTS_COPIED_MAX: usize = 16;
+/// Bytes of pushes, each counted once, that become visible before every connection with output has been written: no
+/// batch of the journal must put a reader that keeps up over its soft limit.
+pub const RELEASED_BYTES_PER_ROUND: usize = OUTPUT_BYTES_SOFT / 2;
+/// Pushes, each counted for each of its recipients, at which the same happens.
+pub const RELEASED_PUSHES_PER_ROUND: usize = 64 * 1024;
 /// Output waiting on one connection above which its groups fall behind.
 pub const OUTPUT_BYTES_SOFT: usize = 64 * 1024;
 /// Bytes of copied frames in one piece of an output buffer; written pieces are given back whole.
@@ -43,6 +50,12 @@ pub const OUTPUT_PIECE_BYTES: usize = 64 * 1024;
 pub const OUTPUT_BYTES_HARD: usize = 1024 * 1024;
 /// Output waiting on a connection that is not authenticated above which it is closed.
 pub const OUTPUT_BYTES_UNAUTHENTICATED: usize = 8 * 1024;
+/// Bytes of a connection's output that the system may hold unsent: what its peer has room for is sent at once, what
+/// waits for a peer that does not read waits here, where it is counted, and the connection falls behind.
+pub const SOCKET_UNSENT_BYTES: usize = 16 * 1024;
+/// Output of a connection that the system may hold in all, most of it on its way (`SO_SNDBUF`; Linux doubles it, for
+/// its own bookkeeping).
+pub const SOCKET_SEND_BYTES: usize = 512 * 1024;
 /// How long output may wait without a single byte drained before the connection is closed.
 pub const OUTPUT_STALL_MS: u64 = 10_000;
 /// All buffers of connections together, of output, of frames that are not whole, of requests under way; above it the
@@ -143,6 +156,9 @@ pub const DRAIN_MS: u64 = 8_000;
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Descriptors kept back for the journal, the index, and the program itself.
 pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Connections written in one turn of the loop: about a millisecond's worth, behind which what has come meanwhile is
+/// looked at before the others are written.
+pub const WRITES_PER_TURN: usize = 128;
 /// Bytes read from one connection in one turn of the loop.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 

@@ -271,6 +271,7 @@ impl Hub {
         self.now = now;
         self.expire_timers();
         self.commit_due_marks();
+        self.release_slice();
         self.settle();
     }
 
@@ -343,6 +344,7 @@ impl Hub {
     /// The next connection that has something to write since it was last given here.
     pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
         while let Some(key) = self.dirty.pop_front() {
+            self.releases.note_write(self.dirty.len() + 1);
             if let Some(connection) = self.connections.find_mut(key) {
                 connection.dirty = false;
                 return Some(key);
@@ -386,7 +388,8 @@ impl Hub {
     /// When [`Hub::handle_time`] has to be called at the latest, on the monotonic clock.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let timer = self.timers.first().map(|(deadline_ms, _)| *deadline_ms);
-        [timer, self.marks.due_ms()].into_iter().flatten().min()
+        let release = self.releases.has_durable().then_some(self.now.monotonic_ms);
+        [timer, self.marks.due_ms(), release].into_iter().flatten().min()
     }
 
     /// Whether, after [`Hub::handle_stop`], nothing is left to finish or to write.

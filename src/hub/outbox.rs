@@ -1,9 +1,9 @@
 //! The output that waits on one connection.
 //!
 //! Invariant: `bytes` is the number of bytes that [`Outbox::chunks`] yields; an empty outbox holds no memory.
-//! Small frames are copied one behind the other into chunks, so that a turn's output is few pieces; large ones are
-//! shared by reference among all connections that get them. A chunk begins at a frame, and is given back once it is
-//! written whole: so what is held is what waits and less than one chunk more.
+//! Small frames are copied one behind the other into chunks, so that a turn's output is few pieces; large ones, and
+//! those that very many get, are shared by reference among all connections that get them. A chunk begins at a frame, and
+//! is given back once it is written whole: so what is held is what waits and less than one chunk more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::codec::Reader;
 use crate::limits::{HEADER_BYTES, OUTPUT_PIECE_BYTES};
 
-/// A large frame that several connections get, and how many of them still have to.
+/// What a shared frame costs in each buffer that it waits in: the reference, in a queue that grows by doubling.
+pub(super) const REFERENCE_BYTES: usize = 2 * size_of::<Chunk>();
+
+/// A frame that several connections get, and how many of them still have to.
 #[derive(Debug)]
 pub(super) struct SharedFrame {
     bytes: Vec<u8>,
@@ -74,11 +77,12 @@ impl Outbox {
     }
 
     /// Appends a frame that others get too, without copying it. Returns how many bytes of memory that begins the need
-    /// for: the frame counts with its first recipient.
+    /// for: the frame counts with its first recipient, the reference with each.
     pub(super) fn append_shared(&mut self, frame: &Arc<SharedFrame>) -> usize {
         self.chunks.push_back(Chunk::Shared(frame.clone()));
         self.bytes += frame.bytes.len();
-        if frame.holders.fetch_add(1, Ordering::Relaxed) == 0 { frame.bytes.len() } else { 0 }
+        let is_first = frame.holders.fetch_add(1, Ordering::Relaxed) == 0;
+        REFERENCE_BYTES + if is_first { frame.bytes.len() } else { 0 }
     }
 
     /// What waits, in order.
@@ -147,7 +151,7 @@ impl Outbox {
             Chunk::Own(bytes) => bytes.len(),
             Chunk::Shared(frame) => {
                 shared.insert((frame.bytes.as_ptr().addr(), frame.bytes.len()));
-                0
+                REFERENCE_BYTES
             }
         };
         self.chunks.iter().map(own).sum()
@@ -157,8 +161,10 @@ impl Outbox {
 fn freed_by(chunk: &Chunk) -> usize {
     match chunk {
         Chunk::Own(bytes) => bytes.len(),
-        Chunk::Shared(frame) if frame.holders.fetch_sub(1, Ordering::Relaxed) == 1 => frame.bytes.len(),
-        Chunk::Shared(_) => 0,
+        Chunk::Shared(frame) => {
+            let is_last = frame.holders.fetch_sub(1, Ordering::Relaxed) == 1;
+            REFERENCE_BYTES + if is_last { frame.bytes.len() } else { 0 }
+        }
     }
 }
 
@@ -196,10 +202,10 @@ mod tests {
     fn a_shared_frame_is_freed_by_its_last_recipient() {
         let shared = SharedFrame::new(b"SHARED".to_vec());
         let (mut first, mut second) = (Outbox::default(), Outbox::default());
-        assert_eq!(first.append_shared(&shared), 6);
-        assert_eq!(second.append_shared(&shared), 0);
-        assert_eq!(first.consume(6), 0);
-        assert_eq!(second.clear(), 6);
+        assert_eq!(first.append_shared(&shared), REFERENCE_BYTES + 6);
+        assert_eq!(second.append_shared(&shared), REFERENCE_BYTES);
+        assert_eq!(first.consume(6), REFERENCE_BYTES);
+        assert_eq!(second.clear(), REFERENCE_BYTES + 6);
     }
 
     #[test]

@@ -9,7 +9,10 @@ use super::outbox::SharedFrame;
 use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
-use crate::limits::{FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT};
+use crate::limits::{
+    FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RELEASED_BYTES_PER_ROUND,
+    RELEASED_PUSHES_PER_ROUND,
+};
 use crate::store::{Operation, Ticket};
 use crate::wire::{Changed, Created, GroupPacket, Kind, LogEntry, Push, Reply};
 
@@ -42,12 +45,30 @@ pub(super) struct Released {
 
 /// What waits, by ticket.
 ///
-/// Invariant: element `i` of `waiting` belongs to ticket `durable + 1 + i`; `bytes` is the sum of theirs.
+/// Invariant: element `i` of `waiting` belongs to ticket `released + 1 + i`; `bytes` is the sum of theirs; the first
+/// of them, as many as there are `lsns`, are durable, and wait only for the connections to be written first.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
-    durable: u64,
+    released: u64,
     waiting: VecDeque<(u64, Vec<Release>)>,
+    lsns: VecDeque<u64>,
     pub(super) bytes: u64,
+    slice: Slice,
+}
+
+/// What may still become visible until every connection with output has been written.
+#[derive(Debug)]
+struct Slice {
+    bytes: usize,
+    pushes: usize,
+    /// Connections that are still to be written, once the first was.
+    unwritten: Option<usize>,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self { bytes: RELEASED_BYTES_PER_ROUND, pushes: RELEASED_PUSHES_PER_ROUND, unwritten: None }
+    }
 }
 
 impl Releases {
@@ -55,24 +76,53 @@ impl Releases {
     pub(super) fn begin(&mut self, bytes: u64, first: Release) -> Ticket {
         self.waiting.push_back((bytes, vec![first]));
         self.bytes += bytes;
-        Ticket(self.durable + self.waiting.len() as u64)
+        Ticket(self.released + self.waiting.len() as u64)
     }
 
     /// Adds what happens behind everything that already waits for a ticket that is not durable yet.
     pub(super) fn hold(&mut self, ticket: Ticket, release: Release) {
-        let index = ticket.0.checked_sub(self.durable + 1).and_then(|index| usize::try_from(index).ok());
+        let index = ticket.0.checked_sub(self.released + 1).and_then(|index| usize::try_from(index).ok());
         let (_, releases) = index.and_then(|index| self.waiting.get_mut(index)).expect("held only on pending tickets");
         releases.push(release);
     }
 
-    fn pop_through(&mut self, ticket: Ticket) -> Option<Vec<Release>> {
-        if self.durable >= ticket.0 {
+    /// Notes that everything up to a ticket is durable, with the LSNs of what is new in that.
+    fn note_durable(&mut self, ticket: Ticket, lsns: &[u64]) {
+        self.lsns.extend(lsns);
+        assert_eq!(self.released + self.lsns.len() as u64, ticket.0, "each ticket has its LSN");
+        assert!(self.lsns.len() <= self.waiting.len(), "only what was committed becomes durable");
+    }
+
+    /// Takes the next that is durable, if the slice is not used up.
+    fn pop(&mut self) -> Option<(u64, Vec<Release>)> {
+        if self.slice.bytes == 0 || self.slice.pushes == 0 {
             return None;
         }
-        let (bytes, releases) = self.waiting.pop_front().expect("only what was committed becomes durable");
-        self.durable += 1;
+        let lsn = self.lsns.pop_front()?;
+        let (bytes, releases) = self.waiting.pop_front().expect("what is durable waits");
+        self.released += 1;
         self.bytes -= bytes;
-        Some(releases)
+        Some((lsn, releases))
+    }
+
+    fn spend(&mut self, frame_bytes: usize, recipients: usize) {
+        self.slice.bytes = self.slice.bytes.saturating_sub(frame_bytes);
+        self.slice.pushes = self.slice.pushes.saturating_sub(recipients);
+    }
+
+    /// One of the connections with output is about to be written; so many there are with it. Those that had output
+    /// when the slice was begun come first: behind the last of them the next slice may begin.
+    pub(super) fn note_write(&mut self, dirty: usize) {
+        let unwritten = self.slice.unwritten.unwrap_or(dirty).saturating_sub(1);
+        self.slice.unwritten = Some(unwritten);
+        if unwritten == 0 {
+            self.slice = Slice::default();
+        }
+    }
+
+    /// Whether something is durable and not visible yet.
+    pub(super) fn has_durable(&self) -> bool {
+        !self.lsns.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -90,11 +140,20 @@ impl Releases {
 }
 
 impl Hub {
-    /// Lets everything become visible that waited for tickets up to this one.
+    /// Everything up to this ticket is durable and may become visible.
     pub(super) fn release(&mut self, ticket: Ticket, lsns: &[u64]) {
-        let mut lsns = lsns.iter();
-        while let Some(releases) = self.releases.pop_through(ticket) {
-            let lsn = *lsns.next().expect("each ticket has its LSN");
+        self.releases.note_durable(ticket, lsns);
+        self.release_slice();
+    }
+
+    /// Lets what is durable become visible, in the order of tickets: a slice of it; when the connections were written,
+    /// [`Hub::handle_time`] goes on. A batch of the journal may hold more than a buffer should, and those who read
+    /// fast would wait for all of it, and then fall behind together with those who do not.
+    pub(super) fn release_slice(&mut self) {
+        if self.dirty.is_empty() {
+            self.releases.slice = Slice::default();
+        }
+        while let Some((lsn, releases)) = self.releases.pop() {
             for release in releases {
                 match release {
                     Release::Effect(released) => {
@@ -286,7 +345,11 @@ impl Hub {
 
     /// Writes one encoded frame into the buffer of each connection.
     pub(super) fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>) {
-        if frame.len() <= FRAME_BYTES_COPIED_MAX {
+        if takers.is_empty() {
+            return;
+        }
+        self.releases.spend(frame.len(), takers.len());
+        if frame.len() <= FRAME_BYTES_COPIED_MAX && takers.len() <= RECIPIENTS_COPIED_MAX {
             for key in takers {
                 self.append(*key, |out| out.extend_from_slice(&frame));
             }
@@ -298,7 +361,7 @@ impl Hub {
         }
     }
 
-    /// Appends a large frame without copying it. It counts once, as long as some connection has it.
+    /// Appends a frame without copying it. It counts once, as long as some connection has it.
     pub(super) fn append_shared(&mut self, key: ConnectionKey, frame: &Arc<SharedFrame>) {
         let Some(connection) = self.connections.find_mut(key) else { return };
         if connection.closing {

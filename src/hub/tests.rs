@@ -21,6 +21,7 @@ mod operations;
 mod orders;
 mod property;
 mod quota;
+mod slices;
 mod stays;
 mod transcripts;
 mod world;

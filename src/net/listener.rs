@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
+use socket2::SockRef;
 
 use super::LISTENER;
+use crate::limits::{SOCKET_SEND_BYTES, SOCKET_UNSENT_BYTES};
 
 /// How long to wait before accepting is tried again when descriptors ran out.
 pub(super) const RETRY_MS: u64 = 100;
@@ -25,7 +27,9 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address)?, pending: false, starved: false, complained: false })
+        let socket = TcpListener::bind(address)?;
+        bound_output(&socket)?;
+        Ok(Self { socket, pending: false, starved: false, complained: false })
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
@@ -86,9 +90,41 @@ impl Listener {
     }
 }
 
+/// Bounds what the system holds of a connection's output; connections have it from the socket that accepts them.
+///
+/// Without this a peer that does not read is worth megabytes of kernel memory that no figure shows, and as long as the
+/// kernel takes them it is written to like one that reads. `SO_SNDBUF` alone is no answer: a value that is good for
+/// that is bad for a long path, on which as much has to be under way unacknowledged. What is unsent needs little.
+fn bound_output(socket: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_send_buffer_size(SOCKET_SEND_BYTES)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(u32::try_from(SOCKET_UNSENT_BYTES).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
 fn is_about_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_holds_of_a_connection_is_bounded() {
+        let mut listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let peer = std::net::TcpStream::connect(listener.address().unwrap()).unwrap();
+        listener.set_ready();
+        let socket = listener.accept().expect("it has connected");
+        let socket = SockRef::from(&socket);
+        let bytes = socket.send_buffer_size().unwrap();
+        assert!(bytes <= 2 * SOCKET_SEND_BYTES, "{bytes}");
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), u32::try_from(SOCKET_UNSENT_BYTES).unwrap());
+        drop(peer);
+    }
 }

@@ -14,7 +14,7 @@ use super::peer::{Moved, Peer};
 use super::signals::Signals;
 use super::{FIRST_PEER, LISTENER, SIGNALS, WAKER};
 use crate::hub::{ConnectionKey, Hub, Now};
-use crate::limits::{ACCEPTS_PER_TURN, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN};
+use crate::limits::{ACCEPTS_PER_TURN, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN, WRITES_PER_TURN};
 use crate::store::{Event as StoreEvent, Storage};
 
 /// Both clocks. Only here is either read on behalf of the hub.
@@ -270,14 +270,21 @@ impl Loop {
         }
     }
 
-    /// Writes each connection with output once. What a socket does not take waits until it says that it is writable.
+    /// Writes each connection with output once, or the first of very many: then what has come meanwhile goes out with
+    /// the rest, instead of waiting for all of them. What a socket does not take waits until it says that it is
+    /// writable.
     fn write_dirty(&mut self, now: Now) {
+        let mut left = WRITES_PER_TURN;
         for _ in 0..self.hub.dirty_count() {
+            if left == 0 {
+                return;
+            }
             let Some(key) = self.hub.poll_dirty() else { return };
             let Some(peer) = self.peers.get_mut(key.slot()).and_then(Option::as_mut) else { continue };
             if !peer.writable {
                 continue;
             }
+            left -= 1;
             match peer.write(self.hub.output(key)) {
                 Moved::Bytes(count) => self.hub.handle_written(key, count, now),
                 Moved::Blocked => {}

@@ -187,6 +187,10 @@ impl World {
                 let peer = self.peers[&key];
                 self.lines[peer.0].open = false;
             }
+            if self.hub.releases.has_durable() {
+                busy = true;
+                self.hub.handle_time(self.now);
+            }
             self.hub.check_invariants();
             if !busy {
                 return;

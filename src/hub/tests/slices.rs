@@ -1,0 +1,104 @@
+//! Fan-out in slices, and shared: what one turn may put into buffers, and what very many recipients cost.
+
+use super::world::{Peer, Reading, World};
+use crate::hub::outbox::REFERENCE_BYTES;
+use crate::ids::GroupId;
+use crate::limits::{OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RELEASED_BYTES_PER_ROUND};
+use crate::store::Event;
+
+/// A group of alice and others, all of them on line; the others have been told of it.
+fn with_readers(world: &mut World, count: usize) -> (Peer, Vec<Peer>, GroupId) {
+    let names: Vec<String> = (0..count).map(|number| format!("reader-{number}")).collect();
+    let readers: Vec<Peer> = names.iter().map(|name| world.online(name, "phone")).collect();
+    let alice = world.open("alice", "phone");
+    let request = world.create_request("", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.ask(alice, &request);
+    world.sync();
+    let groups: Vec<GroupId> = readers.iter().map(|reader| world.packet(*reader).group).collect();
+    (alice, readers, groups[0])
+}
+
+/// Everything that was sent is durable at once, as one batch of the journal.
+fn one_batch(world: &mut World) -> Event {
+    let mut durable = Vec::new();
+    while let Some(next) = world.model.apply_next() {
+        durable.push(next);
+    }
+    let ticket = durable.last().unwrap().0;
+    Event::Durable { ticket, lsns: durable.into_iter().map(|(_, lsn)| lsn).collect() }
+}
+
+#[test]
+fn a_batch_much_larger_than_the_soft_limit_puts_nobody_behind_who_reads() {
+    let mut world = World::slow();
+    let (alice, readers, group) = with_readers(&mut world, 3);
+    let sends: Vec<_> = (0..40).map(|_| world.send_request(group, &[7; 5_000])).collect();
+    let ids = world.ask_all(alice, &sends);
+    let batch = one_batch(&mut world);
+    world.hub.handle_storage(batch, world.now);
+    let first = world.waiting(readers[0]);
+    assert!((1..=RELEASED_BYTES_PER_ROUND + 5_100).contains(&first), "{first} bytes are there to be written");
+    assert!(world.hub.next_deadline_ms() <= Some(world.now.monotonic_ms), "it goes on at once");
+    world.hub.handle_time(world.now);
+    assert_eq!(world.waiting(readers[0]), first, "but not before this was given out to be written");
+    world.turn();
+    for reader in readers {
+        assert_eq!(world.pushed_seqs(reader), (2..42).collect::<Vec<_>>(), "everything, in order, and no Behind");
+    }
+    for id in ids {
+        world.reply(alice, id);
+    }
+    world.hub.check_idle();
+}
+
+#[test]
+fn who_does_not_read_falls_behind_at_the_soft_limit_and_not_at_the_size_of_a_batch() {
+    let mut world = World::slow();
+    let (alice, readers, group) = with_readers(&mut world, 2);
+    world.set_reading(readers[0], Reading::Nothing);
+    let sends: Vec<_> = (0..40).map(|_| world.send_request(group, &[7; 5_000])).collect();
+    world.ask_all(alice, &sends);
+    let batch = one_batch(&mut world);
+    world.storage(batch);
+    let waiting = world.waiting(readers[0]);
+    assert!((OUTPUT_BYTES_SOFT..OUTPUT_BYTES_SOFT + 5_100).contains(&waiting), "{waiting} bytes wait");
+    assert_eq!(world.pushed_seqs(readers[1]), (2..42).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_entry_that_nobody_takes_does_not_hold_up_those_behind_it() {
+    let mut world = World::slow();
+    let (alice, readers, group) = with_readers(&mut world, 1);
+    for reader in readers {
+        world.disconnect(reader);
+    }
+    let sends: Vec<_> = (0..40).map(|_| world.send_request(group, &[7; 5_000])).collect();
+    world.ask_all(alice, &sends);
+    let batch = one_batch(&mut world);
+    world.disconnect(alice);
+    world.storage(batch);
+    world.hub.check_idle();
+}
+
+#[test]
+fn a_frame_for_very_many_is_held_once() {
+    for (recipients, shared) in [(RECIPIENTS_COPIED_MAX, false), (RECIPIENTS_COPIED_MAX + 1, true)] {
+        let mut world = World::slow();
+        let (alice, readers, group) = with_readers(&mut world, recipients);
+        for reader in &readers {
+            world.set_reading(*reader, Reading::Nothing);
+        }
+        let request = world.send_request(group, &[7; 500]);
+        world.ask(alice, &request);
+        world.sync();
+        let frame_bytes = world.waiting(readers[0]);
+        let once = frame_bytes + recipients * REFERENCE_BYTES;
+        let expected = if shared { once } else { recipients * frame_bytes };
+        assert_eq!(world.hub.output_bytes, expected, "for {recipients}");
+        for reader in &readers {
+            world.set_reading(*reader, Reading::Everything);
+            assert_eq!(world.pushed_seqs(*reader), [2]);
+        }
+        assert_eq!(world.hub.output_bytes, 0);
+    }
+}
