@@ -125,7 +125,8 @@ impl Tracked {
             self.next = packet.from;
             self.asked = None;
         }
-        self.head = self.head.max(packet.head);
+        // What is read on from is at most one above the head, whatever a server says of both.
+        self.head = self.head.max(packet.head).max(self.next.saturating_sub(1));
         self.gone = None;
         if packet.version >= self.version {
             self.record = Some(record_of(packet));
