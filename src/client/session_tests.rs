@@ -159,6 +159,16 @@ fn a_packet_that_starts_beyond_its_own_head_shows_no_group_beyond_its_head() {
     assert_eq!((view.next(), view.head()), (9, 8));
 }
 
+/// Found by fuzzing: such a packet made the client wait for an entry that no log has.
+#[test]
+fn a_packet_that_starts_at_0_is_read_on_from_1() {
+    let mut bench = Bench::new();
+    let mut frame = Vec::new();
+    packet(1, 0, 3).encode_frame(&mut frame);
+    bench.session.receive(1, &frame).unwrap();
+    assert_eq!(bench.history().1, 1);
+}
+
 #[test]
 fn bytes_may_be_cut_anywhere() {
     let mut bytes = Vec::new();

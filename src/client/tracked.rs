@@ -91,6 +91,8 @@ pub(super) struct Tracked {
 
 impl Tracked {
     pub(super) fn starting_at(next: u64) -> Self {
+        // Seqs begin at 1, whatever a server says.
+        let next = next.max(1);
         let head = next.saturating_sub(1);
         Self { next, head, asked: None, gone: None, record: None, doubtful: false, version: 0 }
     }

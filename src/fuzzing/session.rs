@@ -260,7 +260,7 @@ impl Play {
                 let mut again = Vec::new();
                 Push::GroupPacket(written).encode_frame(&mut again);
                 assert_eq!(frame[..8], again[..8], "it is the frame of the packet");
-                let next = self.nexts.entry(packet.group).or_insert(packet.from);
+                let next = self.nexts.entry(packet.group).or_insert(1);
                 *next = packet.from.max(*next);
             }
             Event::Entry { group, entry } => {

@@ -4,7 +4,7 @@
 
 use super::packet::{Body, Packet, PacketError, WATERMARK_BYTES, encode};
 use super::recovery::{self, Applied};
-use super::segment::{SEGMENT_HEADER_BYTES, segment_path};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::writer::{Journal, change_bytes};
 use super::*;
 use crate::group::{Entry, Event, Succession};
@@ -509,6 +509,19 @@ fn a_log_that_ends_before_what_the_index_has_applied_is_refused() {
     assert!(error.to_string().contains("which the index has applied"), "{error}");
     let elsewhere = Applied { lsn: 1, end: Position { segment: 1, offset: 520 } };
     assert!(!recovery::open(journal(&good), Some(elsewhere)).unwrap().index_agrees);
+}
+
+/// Found by fuzzing: recovery counted on from such a header and overflowed.
+#[test]
+fn a_first_lsn_that_cannot_be_counted_on_is_refused() {
+    let disk = new_disk();
+    let header = SegmentHeader::decode(&disk.content(&segment_path(1))[..SEGMENT_HEADER_BYTES as usize]).unwrap();
+    for (first_lsn, accepted) in [(u64::MAX >> 1, true), ((u64::MAX >> 1) + 1, false), (u64::MAX, false)] {
+        let other = disk.fork();
+        let bytes = SegmentHeader { first_lsn, ..header }.encode();
+        other.tamper(&segment_path(1), |content| content[..bytes.len()].copy_from_slice(&bytes));
+        assert_eq!(open(&other).is_ok(), accepted, "{first_lsn:#x}");
+    }
 }
 
 #[test]
