@@ -144,6 +144,31 @@ fn a_packet_has_the_documented_bytes() {
     assert_eq!(Packet::decode(&[0; 64], 1).err(), Some(PacketError::Empty));
 }
 
+/// A forged or a later one: neither is read as something that this version knows.
+#[test]
+fn a_reserved_byte_and_a_length_over_the_largest_are_refused_under_a_right_crc() {
+    let sealed = |mut packet: Vec<u8>| {
+        let crc = crc32(&packet, 1);
+        packet[20..24].copy_from_slice(&crc.to_be_bytes());
+        packet
+    };
+    let mut small = Vec::new();
+    encode(&mut small, 1, 2, 3, &Body::Change(&Change::Marks(Vec::new())));
+    assert!(Packet::decode(&sealed(small.clone()), 1).is_ok());
+    for reserved in [6, 7] {
+        let mut packet = small.clone();
+        packet[reserved] = 1;
+        assert_eq!(Packet::decode(&sealed(packet), 1).err(), Some(PacketError::BadLength));
+    }
+    let largest = crate::limits::PACKET_BYTES_MAX;
+    for (bytes, accepted) in [(largest, true), (largest + 8, false)] {
+        let mut packet = small.clone();
+        packet[..4].copy_from_slice(&u32::try_from(bytes - 24).unwrap().to_be_bytes());
+        packet.resize(bytes, 0);
+        assert_eq!(Packet::decode(&sealed(packet), 1).is_ok(), accepted, "{bytes} bytes");
+    }
+}
+
 #[test]
 fn acknowledged_effect_survives_crash_before_next_sync() {
     let disk = new_disk();
