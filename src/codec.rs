@@ -3,6 +3,8 @@
 //! A [`Reader`] never panics and never allocates more than what has arrived; a [`Writer`] takes values whose types
 //! already say that they fit. Formats are specified where they are used: `wire/` and `store/record.rs`.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
+
 use byteorder::{BigEndian, ByteOrder};
 
 use crate::ids::{GroupId, NameError, OperationId, UserId};

@@ -2,12 +2,15 @@
 //!
 //! See `docs/architecture.md` for the map of this crate.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(any(test, feature = "fuzzing"), allow(clippy::unwrap_used))]
 
 pub mod client;
 pub mod codec;
 pub mod config;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod group;
 pub mod hub;
 pub mod ids;

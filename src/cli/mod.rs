@@ -5,6 +5,8 @@ mod change;
 mod connect;
 mod demo;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod manual;
 mod members;

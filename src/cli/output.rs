@@ -76,6 +76,12 @@ pub(crate) struct Paint {
 }
 
 impl Paint {
+    /// Without colours, wherever it goes.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn plain() -> Self {
+        Self { coloured: false }
+    }
+
     fn with(&self, code: &str, text: &str) -> String {
         if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

@@ -147,6 +147,28 @@ fn a_group_is_shown_from_its_packet_alone() {
     assert_eq!(bench.session.groups().count(), 1);
 }
 
+/// Found by fuzzing: such a packet showed a group with nothing up to a seq that it did not have.
+#[test]
+fn a_packet_that_starts_beyond_its_own_head_shows_no_group_beyond_its_head() {
+    let mut bench = Bench::new();
+    let mut frame = Vec::new();
+    packet(1, 2, 1).encode_frame(&mut frame);
+    packet(1, 9, 3).encode_frame(&mut frame);
+    bench.session.receive(1, &frame).unwrap();
+    let view = bench.session.group(group(1)).unwrap();
+    assert_eq!((view.next(), view.head()), (9, 8));
+}
+
+/// Found by fuzzing: such a packet made the client wait for an entry that no log has.
+#[test]
+fn a_packet_that_starts_at_0_is_read_on_from_1() {
+    let mut bench = Bench::new();
+    let mut frame = Vec::new();
+    packet(1, 0, 3).encode_frame(&mut frame);
+    bench.session.receive(1, &frame).unwrap();
+    assert_eq!(bench.history().1, 1);
+}
+
 #[test]
 fn bytes_may_be_cut_anywhere() {
     let mut bytes = Vec::new();

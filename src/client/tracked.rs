@@ -91,6 +91,8 @@ pub(super) struct Tracked {
 
 impl Tracked {
     pub(super) fn starting_at(next: u64) -> Self {
+        // Seqs begin at 1, whatever a server says.
+        let next = next.max(1);
         let head = next.saturating_sub(1);
         Self { next, head, asked: None, gone: None, record: None, doubtful: false, version: 0 }
     }
@@ -125,7 +127,8 @@ impl Tracked {
             self.next = packet.from;
             self.asked = None;
         }
-        self.head = self.head.max(packet.head);
+        // What is read on from is at most one above the head, whatever a server says of both.
+        self.head = self.head.max(packet.head).max(self.next.saturating_sub(1));
         self.gone = None;
         if packet.version >= self.version {
             self.record = Some(record_of(packet));

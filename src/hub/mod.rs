@@ -36,8 +36,8 @@ mod requests;
 mod signals;
 mod stats;
 mod task;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod tests;
 mod timers;
 mod work;
 

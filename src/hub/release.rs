@@ -133,7 +133,7 @@ impl Releases {
         self.waiting.len()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn all(&self) -> impl Iterator<Item = &Release> {
         self.waiting.iter().flat_map(|(_, releases)| releases)
     }

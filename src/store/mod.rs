@@ -15,6 +15,8 @@ mod cleaner;
 mod directory;
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod indexer;
 mod journal;

@@ -435,7 +435,7 @@ impl Value {
                 directory: *reader.take(16)?.first_chunk().ok_or(DecodeError::Truncated)?,
                 running_ms: reader.u64()?,
                 live_bytes: reader.u64()?,
-                rebuilding: reader.u8()? == 1,
+                rebuilding: decode_flag(reader)?,
             }),
             0x20 => Self::Changes(
                 reader.list(CHANGES_PER_VALUE, 16, |reader| Ok((reader.u64()?, Position::decode(reader)?)))?,
@@ -481,6 +481,14 @@ pub(crate) fn decode_operation(reader: &mut Reader<'_>) -> Result<Operation, Dec
         version: reader.u64()?,
         members: reader.u32()?,
     })
+}
+
+fn decode_flag(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::BadValue),
+    }
 }
 
 fn decode_extent(reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
@@ -559,7 +567,7 @@ impl GroupValue {
             created_at_ms: reader.u64()?,
             members: Vec::new(),
             version: reader.u64()?,
-            dissolved: reader.u8()? == 1,
+            dissolved: decode_flag(reader)?,
         };
         let members_count = reader.u32()?;
         let changes_last = reader.u64()?;

@@ -79,7 +79,8 @@ impl LocalKey {
         Self::from_pkcs8(&pkcs8).ok_or(KeyError::Damaged { path })
     }
 
-    fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
+    /// A key of its bytes.
+    pub(crate) fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
         let public = pair.public_key().as_ref().try_into().ok()?;
         Some(Self { signing: EncodingKey::from_ed_der(pkcs8), public })
@@ -92,6 +93,13 @@ impl LocalKey {
 
     pub(super) fn signing(&self) -> &EncodingKey {
         &self.signing
+    }
+
+    /// The signature of any bytes, as it stands in a token: fuzzing needs tokens that nobody would mint.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn sign(&self, message: &[u8]) -> String {
+        let signed = jsonwebtoken::crypto::sign(message, &self.signing, jsonwebtoken::Algorithm::EdDSA);
+        signed.expect("a key that was opened signs")
     }
 }
 

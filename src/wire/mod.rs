@@ -3,6 +3,8 @@
 //! Pure; bytes from a peer never panic here. It does not know the disk. Every layout is specified, with test vectors
 //! that the tests read, in `docs/protocol.md`.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
+
 mod deframer;
 mod entry;
 mod error;

@@ -27,14 +27,14 @@ impl Authenticator for Tokens {
         let (role, name) = token.split_once(':').ok_or(TokenError::Rejected)?;
         let (name, device) = name.split_once('/').map_or((name, None), |(name, device)| (name, Some(device)));
         Ok(Identity {
-            user: user(name),
+            user: UserId::new(name).map_err(|_| TokenError::Rejected)?,
             role: match role {
                 "user" | "short" => Role::User,
                 "service" => Role::Service,
                 "operator" => Role::Operator,
                 _ => return Err(TokenError::Rejected),
             },
-            device: device.map(|device| DeviceId::new(device).unwrap()),
+            device: device.map(DeviceId::new).transpose().map_err(|_| TokenError::Rejected)?,
             expires_at_ms: wall_ms + if role == "short" { 60_000 } else { 365 * 86_400_000 },
         })
     }

@@ -6,7 +6,8 @@
 #[cfg(test)]
 pub(crate) mod contract;
 pub(crate) mod real;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing cuts no power in the middle of an operation"))]
 pub(crate) mod simulated;
 
 use std::fmt;

@@ -119,6 +119,7 @@ impl State {
 
     fn count(&mut self, operation: &'static str, path: &str) -> Result<(), DiskError> {
         self.operations += 1;
+        #[cfg(test)]
         if let Some(thread) = std::thread::current().name() {
             let tally = self.tallies.entry(thread.to_owned()).or_default();
             tally.syncs += u64::from(operation == "sync");

@@ -351,6 +351,19 @@ fn a_damaged_packet_is_told_to_whoever_reads_it_and_nobody_else() {
     assert_eq!(read(2, 1).unwrap().len(), 2);
 }
 
+/// Found by fuzzing: any byte but 1 was read as no.
+#[test]
+fn a_flag_in_the_index_is_0_or_1() {
+    let fields = |flag: u8| [&9_u64.to_be_bytes()[..], &[0; 48], &[flag]].concat();
+    for (flag, good) in [(0, true), (1, true), (2, false), (0xff, false)] {
+        let fields = fields(flag);
+        let key = crate::store::tables::applied_key();
+        let crc = crc32fast::hash(&[&key[..], &fields].concat());
+        let value = [&[3][..], &crc.to_be_bytes(), &fields].concat();
+        assert_eq!(crate::store::tables::Stored::decode(&key, &value).is_ok(), good, "{flag}");
+    }
+}
+
 #[test]
 fn any_flipped_bit_in_the_index_is_noticed_when_it_is_read() {
     let mut rig = Rig::new(SEGMENT_BYTES);

@@ -8,7 +8,7 @@
 //!  32  segment bytes    u64      the size of the file
 //!  40  salt             u32      random; every packet's CRC starts from it
 //!  44  previous CRC     u32      the CRC of the predecessor's last packet, 0 where there is none
-//!  48  first LSN        u64      the LSN of the first packet, if there is one
+//!  48  first LSN        u64      the LSN of the first packet, if there is one; below 2^63
 //!  56  previous end     u32, u32 segment and offset where the predecessor ends; what stands behind it counts for nothing
 //!  64  running_ms       u64      running time of the servers on this directory when it was begun
 //!  72  zeros
@@ -29,6 +29,9 @@ pub(crate) const SEGMENT_HEADER_BYTES: u32 = 512;
 pub(crate) const SEGMENT_FORMAT: u32 = 1;
 /// The directory of the journal.
 pub(crate) const JOURNAL_DIRECTORY: &str = "journal";
+
+/// No journal gets there: a million packets a second for 290,000 years. So counting on from a header never overflows.
+const LSN_MAX: u64 = u64::MAX >> 1;
 
 const MAGIC: [u8; 8] = *b"RTJOURNL";
 const CRC_OFFSET: usize = 508;
@@ -108,7 +111,7 @@ impl SegmentHeader {
             segment_bytes: reader.u64()?,
             salt: reader.u32()?,
             previous_crc: reader.u32()?,
-            first_lsn: reader.u64()?,
+            first_lsn: Some(reader.u64()?).filter(|lsn| *lsn <= LSN_MAX).ok_or(DecodeError::BadValue)?,
             previous_end: Position::decode(reader)?,
             running_ms: reader.u64()?,
         })

@@ -4,7 +4,7 @@
 
 use super::packet::{Body, Packet, PacketError, WATERMARK_BYTES, encode};
 use super::recovery::{self, Applied};
-use super::segment::{SEGMENT_HEADER_BYTES, segment_path};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::writer::{Journal, change_bytes};
 use super::*;
 use crate::group::{Entry, Event, Succession};
@@ -142,6 +142,31 @@ fn a_packet_has_the_documented_bytes() {
     assert_eq!(bytes[24..], [0; 8]);
     assert_eq!(Packet::decode(&bytes, 0xdead_beee).err(), Some(PacketError::BadCrc), "the salt is part of the CRC");
     assert_eq!(Packet::decode(&[0; 64], 1).err(), Some(PacketError::Empty));
+}
+
+/// A forged or a later one: neither is read as something that this version knows.
+#[test]
+fn a_reserved_byte_and_a_length_over_the_largest_are_refused_under_a_right_crc() {
+    let sealed = |mut packet: Vec<u8>| {
+        let crc = crc32(&packet, 1);
+        packet[20..24].copy_from_slice(&crc.to_be_bytes());
+        packet
+    };
+    let mut small = Vec::new();
+    encode(&mut small, 1, 2, 3, &Body::Change(&Change::Marks(Vec::new())));
+    assert!(Packet::decode(&sealed(small.clone()), 1).is_ok());
+    for reserved in [6, 7] {
+        let mut packet = small.clone();
+        packet[reserved] = 1;
+        assert_eq!(Packet::decode(&sealed(packet), 1).err(), Some(PacketError::BadLength));
+    }
+    let largest = crate::limits::PACKET_BYTES_MAX;
+    for (bytes, accepted) in [(largest, true), (largest + 8, false)] {
+        let mut packet = small.clone();
+        packet[..4].copy_from_slice(&u32::try_from(bytes - 24).unwrap().to_be_bytes());
+        packet.resize(bytes, 0);
+        assert_eq!(Packet::decode(&sealed(packet), 1).is_ok(), accepted, "{bytes} bytes");
+    }
 }
 
 #[test]
@@ -509,6 +534,19 @@ fn a_log_that_ends_before_what_the_index_has_applied_is_refused() {
     assert!(error.to_string().contains("which the index has applied"), "{error}");
     let elsewhere = Applied { lsn: 1, end: Position { segment: 1, offset: 520 } };
     assert!(!recovery::open(journal(&good), Some(elsewhere)).unwrap().index_agrees);
+}
+
+/// Found by fuzzing: recovery counted on from such a header and overflowed.
+#[test]
+fn a_first_lsn_that_cannot_be_counted_on_is_refused() {
+    let disk = new_disk();
+    let header = SegmentHeader::decode(&disk.content(&segment_path(1))[..SEGMENT_HEADER_BYTES as usize]).unwrap();
+    for (first_lsn, accepted) in [(u64::MAX >> 1, true), ((u64::MAX >> 1) + 1, false), (u64::MAX, false)] {
+        let other = disk.fork();
+        let bytes = SegmentHeader { first_lsn, ..header }.encode();
+        other.tamper(&segment_path(1), |content| content[..bytes.len()].copy_from_slice(&bytes));
+        assert_eq!(open(&other).is_ok(), accepted, "{first_lsn:#x}");
+    }
 }
 
 #[test]

@@ -1,0 +1,5 @@
+#![no_main]
+
+use roundtable::fuzzing::target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| target("records").expect("a target")(data));
