@@ -1,8 +1,9 @@
 //! Readers that stop reading beside readers that read, in one busy group (P7, P9).
 //!
 //! `ROUNDTABLE_SLOW_READERS=1000 cargo test --release --test server slow_readers -- --nocapture` is the long run: 1,000
-//! that stop beside 100 that read at 2,000 messages/s, in turns with 100 that have the server for themselves. The
-//! normal run is small, with messages so large that the sockets are full soon, and asserts all but the times.
+//! that stop beside 100 that read at 2,000 messages/s, in turns with 100 that have the server for themselves, five
+//! rounds or `ROUNDTABLE_ROUNDS`. The normal run is small, with messages so large that the sockets are full soon, and
+//! asserts all but the times.
 //!
 //! Half of those that stop read again at once when the last message was sent, on the same connection; the other half
 //! only when the server has closed them (`SLOW`), and go on over another one from where they were.
@@ -51,7 +52,8 @@ fn readers_that_stop_cost_the_others_little_and_miss_nothing() {
     let home = tempfile::tempdir().unwrap();
     let server = Process::start(home.path());
     let mut ratios = Vec::new();
-    for round in 0..scale.rounds {
+    let rounds = number_from("ROUNDTABLE_ROUNDS").map_or(scale.rounds, |rounds| usize::try_from(rounds).unwrap());
+    for round in 0..rounds {
         let quiet = Room::fill(&server, Scale { slow: 0, ..scale }, &format!("quiet-{round}")).talk();
         let mut room = Room::fill(&server, scale, &format!("loud-{round}"));
         let loud = room.talk();

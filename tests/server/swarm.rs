@@ -107,14 +107,21 @@ impl Swarm {
         socket
     }
 
-    /// From now on nothing is read from this connection.
+    /// From now on nothing is read from this connection. It is not watched either, as by a process that hangs: an
+    /// event for each frame that comes would cost those that read, who are on this thread too.
     pub(crate) fn stop_reading(&mut self, slot: usize) {
-        self.peers[slot].reads = false;
+        let peer = &mut self.peers[slot];
+        peer.reads = false;
+        self.poll.registry().deregister(&mut peer.socket).unwrap();
     }
 
     /// It reads again.
     pub(crate) fn read_again(&mut self, slot: usize) {
-        self.peers[slot].reads = true;
+        let peer = &mut self.peers[slot];
+        peer.reads = true;
+        // What has come meanwhile is an event of the new registration.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut peer.socket, Token(slot), interest).unwrap();
         self.queue(slot);
     }
 
