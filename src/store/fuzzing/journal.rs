@@ -22,7 +22,7 @@ use crate::store::index::IndexHome as _;
 use crate::store::index::memory::MemoryHome;
 use crate::store::indexer::Indexer;
 use crate::store::journal::head::{self, Head};
-use crate::store::journal::packet::WATERMARK_BYTES;
+use crate::store::journal::packet::{PACKET_HEADER_BYTES, WATERMARK_BYTES};
 use crate::store::journal::segment::{JOURNAL_DIRECTORY, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use crate::store::journal::writer::{Journal, Tail};
 use crate::store::journal::{Applied, Content, JournalReader, Opened, Position, ReadError, recovery};
@@ -39,6 +39,8 @@ struct Written {
     segments: Vec<Vec<u8>>,
     /// LSN and place of each packet that can be reached from the beginning: up to the first thing that is wrong.
     reachable: Vec<(u64, Position)>,
+    /// The place behind the last of them.
+    reachable_end: Position,
     /// The place up to which whole packets say that everything was synced.
     line: Position,
     /// Places between packets.
@@ -135,6 +137,9 @@ impl Written {
             bytes[at] ^= 1;
         }
         bytes.resize(SEGMENT_BYTES as usize, 0);
+        if !self.broken {
+            self.reachable_end = tail.position();
+        }
         self.places.push(tail);
         let outcome = self.packets(input, &mut bytes, &mut tail);
         self.segments.push(bytes);
@@ -164,7 +169,7 @@ impl Written {
             room.copy_from_slice(&packet);
             self.broken |= wrong <= 4;
             // Whoever looks for a watermark looks behind bad places too, as long as it is whole itself.
-            if kind == WATERMARK && !matches!(wrong, 2..=4) && packet.len() == WATERMARK_BYTES {
+            if kind == WATERMARK && !matches!(wrong, 2..=4) && body.len() == WATERMARK_BYTES - PACKET_HEADER_BYTES {
                 let word = |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
                 self.line = self.line.max(Position { segment: word(0), offset: word(4) });
             }
@@ -174,6 +179,9 @@ impl Written {
             tail.offset += u32::try_from(packet.len()).expect("within a segment");
             tail.next_lsn = tail.next_lsn.wrapping_add(1);
             tail.previous_crc = crc;
+            if !self.broken {
+                self.reachable_end = tail.position();
+            }
             self.places.push(*tail);
         }
         Ok(())
@@ -238,6 +246,8 @@ impl Written {
                 let is_there = found.iter().any(|(found, _)| found == lsn);
                 assert!(is_there, "LSN {lsn} at {place:?} was synced, {:?} says, and is not accepted", self.line);
             }
+            let (line, end) = (self.line, self.reachable_end);
+            assert!(line <= end, "up to {line:?} everything was synced, and it is accepted up to {end:?}");
         }
         let (killed, cut) = (disk.fork(), disk.fork());
         killed.kill();

@@ -10,7 +10,9 @@
 //! from memory only. So it is written again, into a new segment, marked and synced, before anything is answered.
 
 use super::head::{self, HEAD_FILE, Head};
-use super::packet::{Body, Content, ContentError, Packet, PacketError, Position, Watermark, encode, watermark_at};
+use super::packet::{
+    Body, Content, ContentError, Packet, PacketError, Position, WATERMARK_BYTES, Watermark, encode, watermark_at,
+};
 use super::segment::{
     HeaderError, JOURNAL_DIRECTORY, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
 };
@@ -430,6 +432,11 @@ fn write_again<D: Disk>(
     }
     while accepted.last().is_some_and(Packet::is_watermark) {
         accepted.pop();
+    }
+    // A writer leaves room for a marker in every segment; one that is fuller would make a segment too large here.
+    let bytes = accepted.iter().map(|packet| u64::from(packet.bytes)).sum::<u64>();
+    if u64::from(SEGMENT_HEADER_BYTES) + bytes + WATERMARK_BYTES as u64 > u64::from(journal.segment_bytes) {
+        return Err(corrupt(tail.segment, tail.offset, "more stands in the segment than is ever written into one"));
     }
     let spare = make_now(&journal.disk, "recovered", u64::from(journal.segment_bytes))?;
     let (file, tail) = begin_segment(&mut journal, spare, synced, first, now.running_ms, |out, tail| {

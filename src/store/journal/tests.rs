@@ -144,6 +144,33 @@ fn a_packet_has_the_documented_bytes() {
     assert_eq!(Packet::decode(&[0; 64], 1).err(), Some(PacketError::Empty));
 }
 
+/// Found by fuzzing: recovery wrote it again into a segment of 4,144 bytes, which the next start refused.
+#[test]
+fn a_segment_without_room_for_a_marker_is_refused_and_not_written_again() {
+    let disk = new_disk();
+    let mut tail = open(&disk).unwrap().writer.tail();
+    let mut bytes = Vec::new();
+    let room = |bytes: &Vec<u8>| SEGMENT_BYTES as usize - SEGMENT_HEADER_BYTES as usize - bytes.len();
+    while room(&bytes) > 0 {
+        let fill = "x".repeat(room(&bytes).min(200));
+        let taken = change_bytes(&message(1, &fill));
+        let body = if taken > room(&bytes) { &fill[..fill.len() - (taken - room(&bytes))] } else { &fill };
+        let Some(rest) = room(&bytes).checked_sub(change_bytes(&message(1, body))) else { break };
+        if rest > 0 && rest < 120 {
+            // The last packet takes all that is left.
+            let body = "x".repeat(body.len() + rest);
+            recovery::push(&mut bytes, &mut tail, &Body::Change(&message(1, &body)));
+        } else {
+            recovery::push(&mut bytes, &mut tail, &Body::Change(&message(1, body)));
+        }
+    }
+    assert_eq!(room(&bytes), 0, "full to the last byte");
+    let start = SEGMENT_HEADER_BYTES as usize;
+    disk.tamper(&segment_path(1), |content| content[start..].copy_from_slice(&bytes));
+    disk.kill();
+    assert!(refusal(&disk).1.contains("more stands in the segment"));
+}
+
 /// A forged or a later one: neither is read as something that this version knows.
 #[test]
 fn a_reserved_byte_and_a_length_over_the_largest_are_refused_under_a_right_crc() {
