@@ -88,7 +88,7 @@ impl Drop for Disk {
 }
 
 /// A clean stop, a look at all of it, and a start: nothing is damaged, nothing is lost.
-fn check_from_disk(disk: &Disk, server: Server, talk: Talk) {
+fn check_from_disk(disk: &Disk, server: Server, talk: &Talk) {
     server.stop();
     let verified = run(&disk.data(), &["verify", "--json"]);
     assert_eq!(verified.code, 0, "{verified:?}");
@@ -160,7 +160,7 @@ fn on_a_full_disk_changes_are_refused_reads_and_pushes_go_on_and_creates_go_on_w
     assert!(created.iter().chain([&after]).all(|group| listed.contains(group)), "what was acknowledged is there");
     assert_eq!(listed.len(), created.len() + 1, "and what was refused is not");
     println!("{} said, {} times refused, {} small groups", talk.said, talk.refused, created.len());
-    check_from_disk(&disk, server, talk);
+    check_from_disk(&disk, server, &talk);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn on_a_disk_that_stays_full_cleaning_gives_room_for_several_times_its_size() {
     talk.say_bytes(2 * DISK_MIB * MIB);
     assert!(!first.exists(), "room came from cleaning alone");
     println!("{} said, {} times refused, {} bytes free", talk.said, talk.refused, disk.free_bytes());
-    check_from_disk(&disk, server, talk);
+    check_from_disk(&disk, server, &talk);
 }
 
 #[test]
@@ -190,5 +190,5 @@ fn a_disk_that_others_fill_to_the_last_byte_stops_changes_and_not_the_server() {
     assert_eq!(bob.history(talk.group, 1, 0).expect("reads go on").head, talk.head());
     disk.give_back();
     talk.say_bytes(20 * MIB);
-    check_from_disk(&disk, server, talk);
+    check_from_disk(&disk, server, &talk);
 }
