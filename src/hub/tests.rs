@@ -39,6 +39,7 @@ mod orders;
 mod property;
 #[cfg(test)]
 mod quota;
+#[cfg(test)]
 mod slices;
 #[cfg(test)]
 mod stays;

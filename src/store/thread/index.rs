@@ -359,7 +359,7 @@ impl<D: Disk> IndexThread<D> {
     /// from, so there all of it is folded first.
     fn catch_up(&mut self) -> Result<(), FoldError> {
         let end = self.end;
-        if !self.indexer()?.missed_bytes_max(end).is_some_and(|bytes| bytes <= MISSED_BYTES_MAX) {
+        if self.indexer()?.missed_bytes_max(end).is_none_or(|bytes| bytes > MISSED_BYTES_MAX) {
             return self.replay();
         }
         for (running_ms, packets) in self.indexer()?.missed(end)? {

@@ -104,9 +104,10 @@ impl Waiting {
             Request::LoadUser { user, .. } | Request::ListGroups { user, .. } => self.users.has(user),
             Request::LoadOperations { principal } => self.principals.has(principal),
             Request::ReadStats { .. } => false,
-            // These tell of everything.
-            Request::ScanGroups { .. } | Request::ReadFeed { .. } => true,
-            Request::Commit { .. } | Request::Backup { .. } => true,
+            // These tell of everything; changes and backups do not come here.
+            Request::ScanGroups { .. } | Request::ReadFeed { .. } | Request::Commit { .. } | Request::Backup { .. } => {
+                true
+            }
         }
     }
 
