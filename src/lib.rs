@@ -4,6 +4,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[macro_use]
+mod planted;
+
 pub mod client;
 pub mod codec;
 pub mod config;

@@ -11,7 +11,6 @@ mod durability;
 mod feed;
 mod hello;
 mod history;
-mod invariants;
 mod keeping;
 mod leave;
 mod limits;

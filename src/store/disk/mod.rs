@@ -6,7 +6,7 @@
 #[cfg(test)]
 pub(crate) mod contract;
 pub(crate) mod real;
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) mod simulated;
 
 use std::fmt;

@@ -4,7 +4,7 @@
 
 #[cfg(test)]
 mod contract;
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) mod memory;
 pub(crate) mod sled;
 

@@ -125,43 +125,87 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        if !self.begin()? {
+            return Ok(());
+        }
+        loop {
+            self.clean()?;
+            let next = self.next(queue);
+            if self.turn(next)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Brings the index up to the journal's end; whether there was time for that.
+    fn begin(&mut self) -> Result<bool, String> {
         self.guarded(Self::replay)?;
         if self.is_out_of_time() {
-            return Ok(());
+            return Ok(false);
         }
         self.rebuilding = false;
         let full = self.guarded(|thread| thread.indexer()?.full_users())?;
         self.report_crowds(full);
         self.links.report.say(Event::Ready);
-        loop {
-            self.clean()?;
-            match self.next(queue) {
-                Next::Message(Message::Packets { packets, .. }) if self.is_out_of_time() => {
-                    // They are in the journal, and the next start folds them.
-                    self.links.backlog.take(packets_bytes(&packets));
+        Ok(true)
+    }
+
+    /// Takes one message, or goes on with something; whether that was the last turn.
+    fn turn(&mut self, next: Next) -> Result<bool, String> {
+        match next {
+            Next::Message(Message::Packets { packets, .. }) if self.is_out_of_time() => {
+                // They are in the journal, and the next start folds them.
+                self.links.backlog.take(packets_bytes(&packets));
+            }
+            Next::Message(Message::Packets { packets, running_ms, carrying }) => {
+                self.take_packets(&packets, running_ms, carrying)?;
+            }
+            Next::Message(Message::Released { first }) => {
+                self.cleaner.handle_released(first);
+                // A feed may have looked into them again since the release was asked for.
+                if let Some(indexer) = &mut self.indexer {
+                    indexer.forget_before(first);
                 }
-                Next::Message(Message::Packets { packets, running_ms, carrying }) => {
-                    self.take_packets(&packets, running_ms, carrying)?;
+            }
+            Next::Message(Message::Space(space)) => self.cleaner.handle_space(space),
+            Next::Message(Message::LookUp(request)) => {
+                let answer = self.guarded(|thread| thread.answer(&request))?;
+                if let Some(event) = answer {
+                    self.links.report.say(event);
                 }
-                Next::Message(Message::Released { first }) => {
-                    self.cleaner.handle_released(first);
-                    // A feed may have looked into them again since the release was asked for.
-                    if let Some(indexer) = &mut self.indexer {
-                        indexer.forget_before(first);
-                    }
-                }
-                Next::Message(Message::Space(space)) => self.cleaner.handle_space(space),
-                Next::Message(Message::LookUp(request)) => {
-                    let answer = self.guarded(|thread| thread.answer(&request))?;
-                    if let Some(event) = answer {
-                        self.links.report.say(event);
-                    }
-                }
-                Next::Turn => {}
-                Next::Quiet => self.guarded(Self::flush_some)?,
-                Next::Message(Message::Stop) | Next::Gone => return self.guarded(Self::flush_in_time),
+            }
+            Next::Turn => {}
+            Next::Quiet => self.guarded(Self::flush_some)?,
+            Next::Message(Message::Stop) | Next::Gone => {
+                self.guarded(Self::flush_in_time)?;
+                return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    /// One turn with the next message, if there is one, without waiting for any.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn step(&mut self, queue: &Receiver<Message>, begun: &mut bool) -> Result<bool, String> {
+        if !std::mem::replace(begun, true) {
+            return self.begin().map(|begins| !begins);
+        }
+        self.clean()?;
+        let next = queue.try_recv().map_or(Next::Quiet, Next::Message);
+        self.turn(next)
+    }
+
+    /// Whether nothing is under way but what may come in the queue.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_idle(&self) -> bool {
+        let is_folded = |indexer: &Indexer<D>| !indexer.is_flushing() && indexer.unfrozen_bytes() == 0;
+        self.indexer.as_ref().is_some_and(is_folded) && !self.is_cleaning() && !self.cleaner.is_releasing()
+    }
+
+    /// How often the index was made anew in this run.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn renewals(&self) -> u32 {
+        self.renewals
     }
 
     fn take_packets(
@@ -358,7 +402,7 @@ impl<D: Disk> IndexThread<D> {
         }
     }
 
-    fn answer(&mut self, request: &Request) -> Result<Option<Event>, FoldError> {
+    pub(super) fn answer(&mut self, request: &Request) -> Result<Option<Event>, FoldError> {
         let backlog_bytes = self.links.backlog.bytes();
         let (end, renewals, journal) = (self.end, self.renewals, self.cleaner.stats());
         let indexer = self.indexer()?;
