@@ -16,6 +16,8 @@ pub mod hub;
 pub mod ids;
 pub mod limits;
 pub mod net;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod store;
 pub mod token;
 pub mod wire;
