@@ -4,6 +4,9 @@
 
 #![cfg_attr(any(test, feature = "fuzzing"), allow(clippy::unwrap_used))]
 
+#[macro_use]
+mod planted;
+
 pub mod client;
 pub mod codec;
 pub mod config;
@@ -16,6 +19,8 @@ pub mod hub;
 pub mod ids;
 pub mod limits;
 pub mod net;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod store;
 pub mod token;
 pub mod wire;

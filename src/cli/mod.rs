@@ -15,6 +15,8 @@ mod output;
 mod read;
 mod say;
 mod serve;
+#[cfg(feature = "sim")]
+mod simulate;
 mod text;
 mod watch;
 
@@ -77,6 +79,8 @@ enum Command {
     Kick(operate::Kick),
     Completions(manual::Completions),
     Man(manual::Man),
+    #[cfg(feature = "sim")]
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the command that the program was started with.
@@ -125,6 +129,8 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Kick(command) => command.run(output),
         Command::Completions(command) => command.run(output),
         Command::Man(command) => command.run(output),
+        #[cfg(feature = "sim")]
+        Command::Simulate(command) => command.run(output),
     }?;
     output.flush().map_err(Failure::from)
 }

@@ -83,7 +83,9 @@ impl Remembered {
     pub(super) fn begin(&mut self, key: OperationKey, ticket: Ticket) {
         let outcome = Outcome::Pending { ticket, fingerprint: key.fingerprint };
         let before = self.outcomes.insert(key.operation, outcome);
-        assert!(before.is_none(), "an operation takes effect once");
+        if !planted!("hub: an operation that is done is done again") {
+            assert!(before.is_none(), "an operation takes effect once");
+        }
         self.order.push_back(key.operation);
         self.pending += 1;
     }

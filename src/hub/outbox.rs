@@ -143,7 +143,7 @@ impl Outbox {
     }
 
     /// Asserts the invariant. Returns the bytes of memory of its own frames, and notes the shared ones by address.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
     pub(super) fn check_invariants(&self, shared: &mut std::collections::BTreeSet<(usize, usize)>) -> usize {
         assert_eq!(self.bytes, self.chunks().map(<[u8]>::len).sum::<usize>());
         assert!(self.bytes > 0 || self.chunks.is_empty(), "an empty outbox holds no memory");

@@ -133,7 +133,7 @@ impl Releases {
         self.waiting.len()
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
     pub(super) fn all(&self) -> impl Iterator<Item = &Release> {
         self.waiting.iter().flat_map(|(_, releases)| releases)
     }
@@ -224,7 +224,7 @@ impl Hub {
         let takers = self.keep_live(live, id, seq);
         self.push_entry(id, &released.entry, &takers);
         let ended = ended_by(&released.entry, before);
-        let stays = self.without(takers, &ended);
+        let stays = if planted!("hub: who was removed stays live") { takers } else { self.without(takers, &ended) };
         if let Some(group) = self.loaded_group(id) {
             group.live = stays;
         }
@@ -247,7 +247,8 @@ impl Hub {
         }
         let (insiders, others): (Vec<_>, Vec<_>) = takers.iter().partition(|key| {
             let session = self.connections.find(**key).and_then(|connection| connection.session());
-            session.is_some_and(|session| entry.is_shown_to(&session.user))
+            let is_leaking = planted!("hub: a whisper is pushed to everybody");
+            session.is_some_and(|session| is_leaking || entry.is_shown_to(&session.user))
         });
         self.fan_out(&insiders, frame);
         let mut frame = Vec::new();
@@ -323,7 +324,9 @@ impl Hub {
                 return true;
             }
             if let Some(session) = connection.session_mut() {
-                session.behind.insert(group, Behind::Owed { from: seq });
+                let from =
+                    if planted!("hub: the entry at which somebody falls behind is lost") { seq + 1 } else { seq };
+                session.behind.insert(group, Behind::Owed { from });
                 session.notices.push_back(group);
                 self.counters.fallen_behind += 1;
             }
@@ -408,7 +411,9 @@ fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupI
             false
         }
         Presence::Loading { late, .. } => {
-            late.insert(group);
+            if !planted!("hub: a group made while a device attaches is not told") {
+                late.insert(group);
+            }
             false
         }
         Presence::Detached | Presence::Collecting(_) => false,

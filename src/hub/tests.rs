@@ -21,7 +21,6 @@ pub(crate) mod fuzzing;
 mod hello;
 #[cfg(test)]
 mod history;
-mod invariants;
 #[cfg(test)]
 mod keeping;
 #[cfg(test)]

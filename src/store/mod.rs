@@ -36,6 +36,17 @@ pub(crate) mod testing {
     pub(crate) use super::thread::Parts;
 }
 
+/// Storage that takes steps, on a disk that forgets, and what its journal durably says: for the simulator.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod stepped {
+    pub(crate) use crate::store::disk::Disk;
+    pub(crate) use crate::store::disk::simulated::{Fault, SimulatedDisk};
+    pub(crate) use crate::store::index::memory::MemoryHome;
+    pub(crate) use crate::store::journal::image::{Follower, Found, Said};
+    pub(crate) use crate::store::thread::Parts;
+    pub(crate) use crate::store::thread::stepped::{Stepped, SteppedClock};
+}
+
 pub use care::{
     Archive, BackupError, BackupSummary, Finding, GroupLoss, ImportError, Imported, Importer, Loss, OfflineError, Pass,
     Progress, Repair, Repaired, Restored, Severity, Verified, backup_offline, restore, verify,

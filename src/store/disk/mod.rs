@@ -6,7 +6,7 @@
 #[cfg(test)]
 pub(crate) mod contract;
 pub(crate) mod real;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, feature = "fuzzing", feature = "sim"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "fuzzing cuts no power in the middle of an operation"))]
 pub(crate) mod simulated;
 

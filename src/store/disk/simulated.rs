@@ -4,6 +4,9 @@
 //! its directory its name. [`SimulatedDisk::crash`] throws pending changes away, all or those that the test chooses.
 //! Nothing in here is random.
 
+#![allow(clippy::unwrap_used, reason = "a lock that is poisoned, a file that is gone: the simulation itself is wrong")]
+#![cfg_attr(not(test), allow(dead_code, reason = "the simulator does not need all that the tests do"))]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -22,6 +25,8 @@ pub(crate) enum Fault {
     Once,
     /// It and all after it fail.
     FromThenOn,
+    /// The process ends there: nothing of it happens, and nothing after it.
+    Death,
 }
 
 #[derive(Debug, Default)]
@@ -39,12 +44,16 @@ struct State {
     capacity_bytes: Option<u64>,
     write_split_bytes: Option<usize>,
     ignores_syncs: bool,
+    short_writes: bool,
+    dead: bool,
     released_bytes: u64,
     /// By the name of the thread.
+    #[cfg(test)]
     tallies: BTreeMap<String, Tally>,
 }
 
 /// What one thread has done so far.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Files and directories synced.
@@ -132,9 +141,20 @@ impl State {
         let fails = match self.fault {
             Some((at, Fault::Once)) => self.operations == at,
             Some((at, Fault::FromThenOn)) => self.operations >= at,
+            Some((at, Fault::Death)) => {
+                self.dead |= self.operations >= at;
+                self.dead
+            }
             None => false,
         };
         if fails { Err(error(operation, path, DiskErrorKind::Other("input/output error".to_owned()))) } else { Ok(()) }
+    }
+
+    /// Another process takes over.
+    fn revive(&mut self) {
+        self.life += 1;
+        self.fault = None;
+        self.dead = false;
     }
 
     fn used_bytes(&self) -> u64 {
@@ -187,15 +207,12 @@ impl SimulatedDisk {
         for content in state.files.values_mut() {
             content.current = content.durable.clone();
         }
-        state.life += 1;
-        state.fault = None;
+        state.revive();
     }
 
     /// Kills the process: everything written stays readable, and pending.
     pub(crate) fn kill(&self) {
-        let mut state = self.state();
-        state.life += 1;
-        state.fault = None;
+        self.state().revive();
     }
 
     /// A copy of the disk as it is, pending changes included.
@@ -214,6 +231,7 @@ impl SimulatedDisk {
             write_split_bytes: state.write_split_bytes,
             ignores_syncs: state.ignores_syncs,
             capacity_bytes: state.capacity_bytes,
+            short_writes: state.short_writes,
             ..State::default()
         };
         Self { state: Arc::new(Mutex::new(copy)) }
@@ -224,7 +242,34 @@ impl SimulatedDisk {
         self.state().operations
     }
 
+    /// Whether the process came to the end that [`Fault::Death`] set.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// No operation fails any more.
+    pub(crate) fn heal(&self) {
+        self.state().fault = None;
+    }
+
+    /// A write that fails has written its first half.
+    pub(crate) fn shorten_writes(&self) {
+        self.state().short_writes = true;
+    }
+
+    /// Looks at what would be left of a file if the power went now.
+    pub(crate) fn with_durable<T>(&self, path: &str, look: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        let state = self.state();
+        look(state.names_durable.get(path).map(|file| state.files[file].durable.as_slice()))
+    }
+
+    /// Bytes that files take.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
     /// Does something, and tells what a thread has done on the disk before it, and nothing of what it does meanwhile.
+    #[cfg(test)]
     pub(crate) fn with_tally<T>(&self, thread: &str, act: impl FnOnce() -> T) -> (Tally, T) {
         let state = self.state();
         (state.tallies.get(thread).copied().unwrap_or_default(), act())
@@ -386,7 +431,12 @@ impl DiskFile for SimulatedFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let mut state = self.disk.state();
         self.alive(&state)?;
-        state.count("write", &self.path)?;
+        let counted = state.count("write", &self.path);
+        let bytes = match &counted {
+            Err(_) if state.short_writes && !state.dead => &bytes[..bytes.len() / 2],
+            Err(error) => return Err(error.clone()),
+            Ok(()) => bytes,
+        };
         let mut at = usize::try_from(offset).unwrap();
         let grows = (at + bytes.len()).saturating_sub(state.files[&self.file].current.len()) as u64;
         if state.capacity_bytes.is_some_and(|capacity| state.used_bytes() + grows > capacity) {
@@ -401,7 +451,7 @@ impl DiskFile for SimulatedFile {
             at += cut;
             rest = after;
         }
-        Ok(())
+        counted
     }
 
     fn sync(&self) -> Result<(), DiskError> {

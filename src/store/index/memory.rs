@@ -11,9 +11,40 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryHome {
     map: Arc<Mutex<Map>>,
+    power: Arc<Mutex<Power>>,
+}
+
+/// What a power cut leaves of an index: everything up to the last checkpoint, and of the batches after it the first few.
+#[derive(Debug, Default)]
+struct Power {
+    durable: Map,
+    pending: Vec<Batch>,
 }
 
 impl MemoryHome {
+    /// Cuts the power: of the batches that were applied since the last checkpoint, so many survive.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn crash(&self, kept: usize) {
+        let mut power = self.power();
+        let pending = std::mem::take(&mut power.pending);
+        for batch in pending.into_iter().take(kept) {
+            apply_to(&mut power.durable, batch);
+        }
+        *self.content() = power.durable.clone();
+    }
+
+    /// Another place with the same content.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn fork(&self) -> Self {
+        let copy = Self::default();
+        *copy.content() = self.content().clone();
+        copy
+    }
+
+    fn power(&self) -> MutexGuard<'_, Power> {
+        self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The content, for tests that damage it.
     pub(crate) fn content(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
@@ -27,6 +58,7 @@ impl IndexHome for MemoryHome {
 
     fn move_aside(&self) -> Result<String, IndexError> {
         self.content().clear();
+        *self.power() = Power::default();
         Ok("nowhere".to_owned())
     }
 }
@@ -47,18 +79,26 @@ impl Index for MemoryHome {
 
     fn apply(&mut self, batch: Batch) -> Result<(), IndexError> {
         check_bounds(&batch);
-        let mut map = self.content();
-        for (key, value) in batch {
-            match value {
-                Some(value) => map.insert(key, value),
-                None => map.remove(&key),
-            };
-        }
+        self.power().pending.push(batch.clone());
+        apply_to(&mut self.content(), batch);
         Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), IndexError> {
+        let mut power = self.power();
+        for batch in std::mem::take(&mut power.pending) {
+            apply_to(&mut power.durable, batch);
+        }
         Ok(())
+    }
+}
+
+fn apply_to(map: &mut Map, batch: Batch) {
+    for (key, value) in batch {
+        match value {
+            Some(value) => map.insert(key, value),
+            None => map.remove(&key),
+        };
     }
 }
 

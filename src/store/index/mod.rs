@@ -4,7 +4,7 @@
 
 #[cfg(test)]
 mod contract;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, feature = "fuzzing", feature = "sim"))]
 pub(crate) mod memory;
 pub(crate) mod sled;
 

@@ -6,6 +6,8 @@
 pub(crate) mod head;
 #[cfg(test)]
 mod head_tests;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod image;
 #[cfg(test)]
 mod kill_tests;
 pub(crate) mod packet;

@@ -158,7 +158,7 @@ impl<'a> Packet<'a> {
             return Err(PacketError::BadLength);
         }
         let packet = bytes.get(..whole).ok_or(PacketError::BadLength)?;
-        if packet_crc(packet, salt) != crc {
+        if packet_crc(packet, salt) != crc && !planted!("recovery: a packet's CRC is not checked") {
             return Err(PacketError::BadCrc);
         }
         let body = packet.get(PACKET_HEADER_BYTES..).and_then(|rest| rest.get(..length));

@@ -279,7 +279,14 @@ impl<D: Disk> Writer<D> {
                 self.unwritten = Vec::new();
             }
         }
-        self.file.sync()?;
+        if !planted!("journal: acknowledges before the sync")
+            && let Err(error) = self.file.sync()
+        {
+            if !planted!("journal: tries a failed sync again") {
+                return Err(error);
+            }
+            self.file.sync()?;
+        }
         self.synced = self.tail.position();
         Ok(())
     }
@@ -287,7 +294,12 @@ impl<D: Disk> Writer<D> {
     /// Ends this segment where it is and goes on in the next. The old one is synced first: a segment that has a
     /// successor counts as synced up to the end that the successor names.
     fn roll(&mut self, now: Now) -> Result<(), DiskError> {
-        if !self.unwritten.is_empty() || self.synced != self.tail.position() {
+        let is_unsynced = !self.unwritten.is_empty() || self.synced != self.tail.position();
+        if is_unsynced && planted!("journal: a segment that ends is not synced") {
+            let start = self.tail.offset - u32::try_from(self.unwritten.len()).expect("within one segment");
+            self.file.write_at(u64::from(start), &self.unwritten)?;
+            self.unwritten.clear();
+        } else if is_unsynced {
             self.write_and_sync()?;
         }
         let spare = match self.spares.pop_front() {
@@ -331,8 +343,12 @@ pub(crate) fn begin_segment<D: Disk>(
     spare.file.write_at(0, &bytes)?;
     spare.file.sync()?;
     journal.disk.rename(&spare.path, &segment_path(number))?;
-    journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
-    head::record(&journal.disk, journal.directory, Head { newest: number, first })?;
+    if !planted!("journal: a new segment's name is not synced") {
+        journal.disk.sync_directory(JOURNAL_DIRECTORY)?;
+    }
+    if !planted!("journal: a new segment is not recorded in the head") {
+        head::record(&journal.disk, journal.directory, Head { newest: number, first })?;
+    }
     Ok((spare.file, tail))
 }
 

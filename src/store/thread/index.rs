@@ -154,27 +154,84 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        if !self.begin()? {
+            return Ok(());
+        }
+        loop {
+            self.hear(queue)?;
+            match self.turn()? {
+                Turn::Done => {}
+                Turn::Nothing => self.rest(queue)?,
+                Turn::Last => return Ok(()),
+            }
+        }
+    }
+
+    /// Sees to it that the index has what is in the journal, or that it waits to be folded; whether there was time.
+    fn begin(&mut self) -> Result<bool, String> {
         self.guarded(Self::catch_up)?;
         if self.is_out_of_time() {
-            return Ok(());
+            return Ok(false);
         }
         self.rebuilding = false;
         let full = self.guarded(|thread| thread.indexer()?.full_users())?;
         self.report_crowds(full);
         self.links.report.say(Event::Ready);
-        loop {
-            self.hear(queue)?;
-            self.clean()?;
-            if self.has_folded_enough() {
-                self.guarded(Self::flush_some)?;
-                continue;
-            }
-            match self.waiting.pop() {
-                Some(Message::Stop) => return self.guarded(Self::flush_in_time),
-                Some(message) => self.handle(message)?,
-                None => self.rest(queue)?,
-            }
+        Ok(true)
+    }
+
+    /// Goes on with cleaning, and with what waits.
+    fn turn(&mut self) -> Result<Turn, String> {
+        self.clean()?;
+        if self.has_folded_enough() {
+            self.guarded(Self::flush_some)?;
+            return Ok(Turn::Done);
         }
+        match self.waiting.pop() {
+            Some(Message::Stop) => {
+                self.guarded(Self::flush_in_time)?;
+                Ok(Turn::Last)
+            }
+            Some(message) => self.handle(message).map(|()| Turn::Done),
+            None => Ok(Turn::Nothing),
+        }
+    }
+
+    /// One turn with the next message, if there is one, without waiting for any; whether it was the last.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn step(&mut self, queue: &Receiver<Message>, begun: &mut bool) -> Result<bool, String> {
+        if !std::mem::replace(begun, true) {
+            return self.begin().map(|begins| !begins);
+        }
+        if let Ok(message) = queue.try_recv() {
+            self.take(message)?;
+        }
+        match self.turn()? {
+            Turn::Done => {}
+            Turn::Nothing => self.guarded(Self::flush_some)?,
+            Turn::Last => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Whether nothing is under way but what may come in the queue.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_idle(&self) -> bool {
+        let is_folded = |indexer: &Indexer<D>| !indexer.is_flushing() && indexer.unfrozen_bytes() == 0;
+        let is_quiet = self.waiting.is_empty() && !self.is_cleaning() && !self.cleaner.is_releasing();
+        is_quiet && self.indexer.as_ref().is_some_and(is_folded)
+    }
+
+    /// Whether everything of the runs before is folded.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.missed == 0
+    }
+
+    /// How often the index was made anew in this run.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn renewals(&self) -> u32 {
+        self.renewals
     }
 
     /// Hears what has come; answers the look-ups that need not wait for what came before them.
@@ -476,7 +533,7 @@ impl<D: Disk> IndexThread<D> {
         }
     }
 
-    fn answer(&mut self, request: &Request) -> Result<Option<Event>, FoldError> {
+    pub(super) fn answer(&mut self, request: &Request) -> Result<Option<Event>, FoldError> {
         let backlog_bytes = self.links.backlog.bytes();
         let (end, renewals, journal) = (self.end, self.renewals, self.cleaner.stats());
         let indexer = self.indexer()?;
@@ -533,6 +590,15 @@ impl<D: Disk> IndexThread<D> {
 /// next start a replay.
 fn has_space<D: Disk>(reader: &JournalReader<D>) -> bool {
     reader.free_bytes().map_or(true, |free_bytes| free_bytes >= FLUSH_FREE_BYTES)
+}
+
+/// What came of a turn.
+enum Turn {
+    Done,
+    /// There was nothing to do.
+    Nothing,
+    /// Storage has ended.
+    Last,
 }
 
 fn packets_bytes(packets: &[(Placed, Content)]) -> u64 {

@@ -5,7 +5,7 @@
 //! than one sync.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::room::{ROOM_PER_CREDIT, Room};
 use super::{Backlog, Clock, Report, index, spare};
@@ -78,7 +78,7 @@ pub(super) struct JournalThread<D: Disk> {
     touched: Touched,
     committed_bytes: u64,
     credit_bytes: u64,
-    batch_at: Instant,
+    batch_at_ms: u64,
 }
 
 /// What one turn took from the queue.
@@ -92,7 +92,7 @@ struct Taken {
 
 impl<D: Disk> JournalThread<D> {
     pub(super) fn new(writer: Writer<D>, links: Links) -> Self {
-        let batch_at = Instant::now();
+        let batch_at_ms = links.clock.now().running_ms;
         let mut thread = Self {
             writer,
             links,
@@ -103,7 +103,7 @@ impl<D: Disk> JournalThread<D> {
             touched: Touched::default(),
             committed_bytes: 0,
             credit_bytes: 0,
-            batch_at,
+            batch_at_ms,
         };
         // Before the thread runs: whoever opened storage finds the first grant there, and refuses nothing for want of it.
         thread.want_spare();
@@ -126,15 +126,47 @@ impl<D: Disk> JournalThread<D> {
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), DiskError> {
         loop {
             let taken = self.take(queue)?;
-            self.commit(&taken)?;
-            self.seal(&taken)?;
-            self.go_on_releasing()?;
-            self.want_spare();
-            self.grant();
-            if taken.stops {
-                return self.writer.mark(self.links.clock.now());
+            if self.turn(&taken)? {
+                return Ok(());
             }
         }
+    }
+
+    /// Does what is to be done with what was taken; whether that was the last turn.
+    fn turn(&mut self, taken: &Taken) -> Result<bool, DiskError> {
+        self.commit(taken)?;
+        self.seal(taken)?;
+        self.go_on_releasing()?;
+        self.want_spare();
+        self.grant();
+        if taken.stops {
+            self.writer.mark(self.links.clock.now())?;
+        }
+        Ok(taken.stops)
+    }
+
+    /// One turn with what is in the queue, without waiting for anything. A marker that is due is written instead of
+    /// waiting.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn step(&mut self, queue: &Receiver<Message>) -> Result<bool, DiskError> {
+        let mut taken = Taken::default();
+        self.take_queued(queue, &mut taken);
+        let is_idle = taken.commits.is_empty() && !self.may_write_slice(0) && !self.may_release();
+        if is_idle && self.is_mark_due() {
+            self.writer.mark(self.links.clock.now())?;
+        }
+        self.turn(&taken)
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_mark_due(&self) -> bool {
+        self.writer.needs_mark() && self.links.clock.now().running_ms >= self.batch_at_ms + MARKER_DELAY_MS
+    }
+
+    /// Whether nothing is under way but what may come in the queue.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_idle(&self) -> bool {
+        !self.writer.needs_mark() && !self.may_write_slice(0) && !self.may_release()
     }
 
     /// Waits for something to do, and marks the journal when it has been quiet for a while.
@@ -145,8 +177,9 @@ impl<D: Disk> JournalThread<D> {
                 self.sort(message, &mut taken);
             }
         } else if self.writer.needs_mark() {
-            let due = self.batch_at + Duration::from_millis(MARKER_DELAY_MS);
-            match queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            let due_ms = self.batch_at_ms + MARKER_DELAY_MS;
+            let left = Duration::from_millis(due_ms.saturating_sub(self.links.clock.now().running_ms));
+            match queue.recv_timeout(left) {
                 Ok(message) => self.sort(message, &mut taken),
                 Err(RecvTimeoutError::Timeout) => self.writer.mark(self.links.clock.now())?,
                 Err(RecvTimeoutError::Disconnected) => taken.stops = true,
@@ -157,12 +190,17 @@ impl<D: Disk> JournalThread<D> {
                 Err(_) => taken.stops = true,
             }
         }
+        self.take_queued(queue, &mut taken);
+        Ok(taken)
+    }
+
+    /// Takes what is in the queue, up to what makes a batch.
+    fn take_queued(&mut self, queue: &Receiver<Message>, taken: &mut Taken) {
         let bytes_max = self.links.backlog.batch_bytes_max();
         while taken.bytes < bytes_max && !taken.stops {
             let Ok(message) = queue.try_recv() else { break };
-            self.sort(message, &mut taken);
+            self.sort(message, taken);
         }
-        Ok(taken)
     }
 
     fn sort(&mut self, message: Message, taken: &mut Taken) {
@@ -212,7 +250,7 @@ impl<D: Disk> JournalThread<D> {
         });
         let changes = taken.commits.iter().map(|(_, change)| change);
         let placed = self.writer.append(changes, &carried, now)?;
-        self.batch_at = Instant::now();
+        self.batch_at_ms = self.links.clock.now().running_ms;
         self.committed_bytes += taken.bytes as u64;
         let lsns = placed.iter().take(taken.commits.len()).map(|placed| placed.lsn).collect();
         self.links.backlog.add(placed.iter().map(|placed| u64::from(placed.bytes)).sum());
@@ -271,6 +309,11 @@ impl<D: Disk> JournalThread<D> {
         }
         let Some(Release { first, older_written_in }) = self.release else { return Ok(()) };
         let newest = self.writer.end().segment;
+        if planted!("cleaner: a segment goes before the head says so") {
+            self.release = None;
+            let _ = self.links.spares.send(spare::Wanted::Removal { first });
+            return Ok(());
+        }
         if older_written_in == Some(newest) {
             self.writer.record_first(first, HeadSlot::Newer)?;
             self.release = None;

@@ -19,6 +19,8 @@ mod room;
 mod spare;
 #[cfg(test)]
 mod steady;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod stepped;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -171,6 +173,36 @@ impl Storage {
         self.finish()
     }
 
+    /// Runs each machine on a thread of its own.
+    fn spawn<D: Disk>(mut self, machines: Machines<D>) -> Self {
+        let Machines { journal, commit_queue, index, look_up_queue, spare, report, .. } = machines;
+        let mut spawn = |name: &str, run: Box<dyn FnOnce() -> Result<(), String> + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+            self.threads.push(thread.expect("the system gives a thread at the start"));
+        };
+        spawn(
+            "journal",
+            Box::new(move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| journal.run(&commit_queue)));
+                // Nobody would wait for commits in vain if its thread panicked.
+                ended.unwrap_or_else(|panic| {
+                    let message = format!("the journal's thread: {}", super::index::sled::panic_text(&*panic));
+                    report.say(Event::Failed { message: message.clone() });
+                    Err(message)
+                })
+            }),
+        );
+        spawn("index", Box::new(move || index.run(&look_up_queue)));
+        spawn(
+            "spare",
+            Box::new(move || {
+                spare.run();
+                Ok(())
+            }),
+        );
+        self
+    }
+
     fn finish(&mut self) -> Result<(), String> {
         self.stopping.store(true, Ordering::Relaxed);
         self.backups.finish();
@@ -227,6 +259,14 @@ pub(crate) struct Parts<D: Disk> {
 impl<D: Disk> Parts<D> {
     /// Opens everything and starts the threads.
     pub(crate) fn start(mut self, wake: Wake) -> Result<Storage, OpenError> {
+        let (format, opened, start) = self.open()?;
+        let clock = Clock::new(opened.last);
+        let (machines, storage) = self.assemble(format, opened, start, wake, clock);
+        Ok(storage.spawn(machines))
+    }
+
+    /// Opens index and journal, and says what each of the threads begins with.
+    fn open(&mut self) -> Result<(Format, Opened<D>, index::Start<D>), OpenError> {
         let format = self.format()?;
         let reader = JournalReader::new(self.disk.clone(), format.segment_bytes);
         // The index is opened before the journal, and before anything is answered: recovery has to know what the
@@ -246,10 +286,18 @@ impl<D: Disk> Parts<D> {
         let sealed = std::mem::take(&mut opened.sealed);
         let cleaner = Cleaner::new(self.retention, u64::from(format.segment_bytes), sealed, opened.end);
         let (retention, quota) = (self.retention, self.quota.clone());
-        Ok(self.run(format, opened, index::Start { indexer, rebuilding, reader, cleaner, retention, quota }, wake))
+        Ok((format, opened, index::Start { indexer, rebuilding, reader, cleaner, retention, quota }))
     }
 
-    fn run(self, format: Format, mut opened: Opened<D>, start: index::Start<D>, wake: Wake) -> Storage {
+    /// Makes what each of the threads is to run, and the ends of the queues between them.
+    fn assemble(
+        self,
+        format: Format,
+        mut opened: Opened<D>,
+        start: index::Start<D>,
+        wake: Wake,
+        clock: Clock,
+    ) -> (Machines<D>, Storage) {
         let (event_sender, events) = mpsc::channel();
         let report = Report { events: event_sender, wake };
         let backup_report = report.clone();
@@ -258,13 +306,6 @@ impl<D: Disk> Parts<D> {
         let (spares, spare_queue) = mpsc::channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let backlog = Arc::new(Backlog::new(u64::from(format.segment_bytes)));
-        let clock = Clock::new(opened.last);
-
-        let mut threads = Vec::new();
-        let mut spawn = |name: &str, run: Box<dyn FnOnce() -> Result<(), String> + Send>| {
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-            threads.push(thread.expect("the system gives a thread at the start"));
-        };
         let spare = spare::SpareThread {
             disk: self.disk.clone(),
             segment_bytes: u64::from(format.segment_bytes),
@@ -287,35 +328,32 @@ impl<D: Disk> Parts<D> {
         }
         let holds = Arc::new(AtomicUsize::new(0));
         let (report_, journal, backlog_) = (report.clone(), commits.clone(), backlog.clone());
-        let links = index::Links { report: report_, journal, backlog: backlog_, clock, stopping: stopping.clone() };
+        let (clock_, stopping_) = (clock.clone(), stopping.clone());
+        let links = index::Links { report: report_, journal, backlog: backlog_, clock: clock_, stopping: stopping_ };
         let index = index::IndexThread::new(start, self.home, format, opened.end, links);
-        // Nobody would wait for commits in vain if its thread panicked.
-        let panicked = report.clone();
-        let journal = journal::JournalThread::new(
-            opened.writer,
-            journal::Links { report, index: look_ups.clone(), spares, backlog, clock, holds: holds.clone() },
-        );
-        spawn(
-            "journal",
-            Box::new(move || {
-                let ended = catch_unwind(AssertUnwindSafe(|| journal.run(&commit_queue)));
-                ended.unwrap_or_else(|panic| {
-                    let message = format!("the journal's thread: {}", super::index::sled::panic_text(&*panic));
-                    panicked.say(Event::Failed { message: message.clone() });
-                    Err(message)
-                })
-            }),
-        );
-        spawn("index", Box::new(move || index.run(&look_up_queue)));
-        spawn(
-            "spare",
-            Box::new(move || {
-                spare.run();
-                Ok(())
-            }),
-        );
+        let (report_, backlog_, holds_) = (report.clone(), backlog.clone(), holds.clone());
+        let links = journal::Links {
+            report: report_,
+            index: look_ups.clone(),
+            spares,
+            backlog: backlog_,
+            clock,
+            holds: holds_,
+        };
+        let journal = journal::JournalThread::new(opened.writer, links);
+        let machines = Machines {
+            journal,
+            commit_queue,
+            index,
+            look_up_queue,
+            spare,
+            #[cfg(any(test, feature = "sim"))]
+            backlog,
+            report,
+        };
         let backups = backup::Backups::new(format, backup_report, commits.clone(), stopping.clone(), holds.clone());
-        Storage {
+        let threads = Vec::new();
+        let storage = Storage {
             commits,
             look_ups,
             events,
@@ -325,7 +363,8 @@ impl<D: Disk> Parts<D> {
             threads,
             backups,
             lock: None,
-        }
+        };
+        (machines, storage)
     }
 
     /// Reads what the directory is, or makes it.
@@ -371,6 +410,19 @@ impl<D: Disk> Parts<D> {
     }
 }
 
+/// What the threads run, and the queues that they take from. They decide by what is in their queues and by the clock
+/// that they are given; waiting is all that a thread adds, so a simulator can run them step by step.
+struct Machines<D: Disk> {
+    journal: journal::JournalThread<D>,
+    commit_queue: Receiver<journal::Message>,
+    index: index::IndexThread<D>,
+    look_up_queue: Receiver<index::Message>,
+    spare: spare::SpareThread<D>,
+    #[cfg(any(test, feature = "sim"))]
+    backlog: Arc<Backlog>,
+    report: Report,
+}
+
 /// Where events go.
 #[derive(Clone)]
 struct Report {
@@ -388,21 +440,53 @@ impl Report {
 
 /// The two clocks: running time goes on from where the last server stopped, plus what the wall clock says has passed
 /// since, within 0 … 24 h, so that a wrong clock ages nothing by more than a day.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Clock {
-    started: Instant,
+    source: Source,
     running_ms: u64,
+}
+
+/// Where time comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The system's clocks, since then.
+    System(Instant),
+    /// Whoever runs the machines step by step.
+    #[cfg(any(test, feature = "sim"))]
+    Stepped(Arc<stepped::SteppedClock>),
+}
+
+impl Source {
+    fn since_ms(&self) -> u64 {
+        match self {
+            Self::System(started) => u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Stepped(clock) => clock.since_ms(),
+        }
+    }
+
+    fn wall_ms(&self) -> u64 {
+        match self {
+            Self::System(_) => wall_ms(),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Stepped(clock) => clock.wall_ms(),
+        }
+    }
 }
 
 impl Clock {
     fn new(last: Now) -> Self {
-        let away_ms = if last.wall_ms == 0 { 0 } else { wall_ms().saturating_sub(last.wall_ms).min(DAY_MS) };
-        Self { started: Instant::now(), running_ms: last.running_ms.saturating_add(away_ms) }
+        Self::over(Source::System(Instant::now()), last)
+    }
+
+    fn over(source: Source, last: Now) -> Self {
+        let away_ms = if last.wall_ms == 0 { 0 } else { source.wall_ms().saturating_sub(last.wall_ms).min(DAY_MS) };
+        Self { source, running_ms: last.running_ms.saturating_add(away_ms) }
     }
 
     fn now(&self) -> Now {
-        let since_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { running_ms: self.running_ms.saturating_add(since_ms), wall_ms: wall_ms() }
+        let running_ms = self.running_ms.saturating_add(self.source.since_ms());
+        Now { running_ms, wall_ms: self.source.wall_ms() }
     }
 }
 
@@ -466,6 +550,12 @@ impl Backlog {
 
     fn bytes(&self) -> u64 {
         *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the journal thread would not have to wait.
+    #[cfg(any(test, feature = "sim"))]
+    fn has_room(&self) -> bool {
+        self.bytes() < self.bound() || self.abandoned.load(Ordering::SeqCst)
     }
 
     fn wait_for_room(&self) {

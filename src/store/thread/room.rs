@@ -13,9 +13,6 @@ use crate::limits::{GROUP_MEMBERS_MAX, SEGMENT_BYTES_MIN, USER_BYTES_MAX};
 /// of its own, with a watermark of 48 bytes before it and a marker of 48 bytes behind it.
 pub(super) const ROOM_PER_CREDIT: u64 = 3;
 
-/// What a packet that does not fit the rest of a segment leaves behind at most.
-const LEFT_BEHIND_BYTES: u64 = PACKET_BYTES_MAX as u64;
-
 /// The part of a segment that is kept for the rest which a slice of cleaning may leave behind, beyond what a packet
 /// may: a slice has at most a sixteenth of a segment and one packet, and watermarks take less than another sixteenth.
 const SLICES_PER_SEGMENT: u64 = 8;
@@ -32,13 +29,20 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// What a packet that does not fit the rest of a segment leaves behind at most: the largest packet, which takes a
+    /// quarter of a segment at most (`limits.rs`), less in the segments of tests.
+    fn left_behind_bytes(self) -> u64 {
+        let quarter = self.segment_bytes.div_ceil(4).next_multiple_of(1024);
+        quarter.min(PACKET_BYTES_MAX as u64)
+    }
+
     /// What fits for certain, whatever the sizes of packets.
     pub(super) fn bytes(self) -> u64 {
         match self.spares {
             0 => self.rest_bytes,
             spares => {
-                let whole = spares * self.segment_bytes - (spares - 1) * LEFT_BEHIND_BYTES;
-                self.rest_bytes.saturating_sub(LEFT_BEHIND_BYTES) + whole
+                let whole = spares * self.segment_bytes - (spares - 1) * self.left_behind_bytes();
+                self.rest_bytes.saturating_sub(self.left_behind_bytes()) + whole
             }
         }
     }
@@ -72,7 +76,7 @@ impl Room {
         match self.in_next_segment().and_then(|next| next.behind(batch_bytes)) {
             Some(behind) => behind.bytes() >= left_bytes,
             // The former memberships of one group, more than a segment of them.
-            None => self.bytes() >= batch_bytes + LEFT_BEHIND_BYTES + left_bytes,
+            None => self.bytes() >= batch_bytes + self.left_behind_bytes() + left_bytes,
         }
     }
 }

@@ -32,6 +32,20 @@ pub(crate) enum Wanted {
     Removal { first: u32 },
 }
 
+/// What the spare thread owes, and whether there was space for it.
+pub(super) struct Debt {
+    owed: usize,
+    space: Space,
+    /// Segments' worth of free space that has to be left.
+    left_segments: u64,
+}
+
+impl Default for Debt {
+    fn default() -> Self {
+        Self { owed: 0, space: Space::Enough, left_segments: RESERVE_SEGMENTS }
+    }
+}
+
 pub(super) struct SpareThread<D: Disk> {
     pub(super) disk: D,
     pub(super) segment_bytes: u64,
@@ -44,42 +58,67 @@ pub(super) struct SpareThread<D: Disk> {
 impl<D: Disk> SpareThread<D> {
     /// Runs until the journal thread is gone. It cannot fail: without a spare there is only no more room to grant.
     pub(super) fn run(self) {
-        let mut owed = 0_usize;
-        let mut space = Space::Enough;
-        let mut left_segments = RESERVE_SEGMENTS;
+        let mut debt = Debt::default();
         loop {
-            let wanted = if owed == 0 {
+            let wanted = if debt.owed == 0 {
                 self.wanted.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                let pause = if space == Space::Short { RETRY } else { Duration::ZERO };
+                let pause = if debt.space == Space::Short { RETRY } else { Duration::ZERO };
                 self.wanted.recv_timeout(pause)
             };
             match wanted {
-                Ok(Wanted::Spare) => owed += 1,
-                Ok(Wanted::ForCleaning) => left_segments = RECOVERY_SEGMENTS,
-                Ok(Wanted::Removal { first }) => self.remove(first),
+                Ok(wanted) => self.take(&wanted, &mut debt),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if owed == 0 {
-                continue;
-            }
-            match self.make_and_leave(left_segments) {
-                Ok(Some(spare)) => {
-                    owed -= 1;
-                    left_segments = RESERVE_SEGMENTS;
-                    self.say(&mut space, Space::Enough);
-                    let _ = self.ready.send(journal::Message::Spare(Box::new(spare)));
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    if space == Space::Enough {
-                        tracing::warn!("no room for the next segment, changes may be refused: {error}");
-                    }
-                    self.say(&mut space, Space::Short);
-                }
+            if !self.pay(&mut debt) {
+                return;
             }
         }
+    }
+
+    /// One turn with what is wanted, without waiting for it; whether it did something.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn step(&self, debt: &mut Debt) -> bool {
+        let before = debt.owed;
+        match self.wanted.try_recv() {
+            Ok(wanted) => self.take(&wanted, debt),
+            Err(_) if debt.owed == 0 => return false,
+            Err(_) => {}
+        }
+        self.pay(debt);
+        debt.owed != before
+    }
+
+    fn take(&self, wanted: &Wanted, debt: &mut Debt) {
+        match wanted {
+            Wanted::Spare => debt.owed += 1,
+            Wanted::ForCleaning => debt.left_segments = RECOVERY_SEGMENTS,
+            Wanted::Removal { first } => self.remove(*first),
+        }
+    }
+
+    /// Makes one of those that are owed; whether storage goes on.
+    fn pay(&self, debt: &mut Debt) -> bool {
+        if debt.owed == 0 {
+            return true;
+        }
+        match self.make_and_leave(debt.left_segments) {
+            Ok(Some(spare)) => {
+                debt.owed -= 1;
+                debt.left_segments = RESERVE_SEGMENTS;
+                self.say(&mut debt.space, Space::Enough);
+                let _ = self.ready.send(journal::Message::Spare(Box::new(spare)));
+            }
+            Ok(None) => return false,
+            Err(error) => {
+                if debt.space == Space::Enough {
+                    tracing::warn!("no room for the next segment, changes may be refused: {error}");
+                }
+                self.say(&mut debt.space, Space::Short);
+            }
+        }
+        true
     }
 
     /// Tells the index thread, which plans cleaning.

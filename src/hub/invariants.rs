@@ -10,7 +10,7 @@ use crate::limits::IN_FLIGHT_MAX;
 
 impl Hub {
     /// Asserts what the types of the hub say about themselves. It may look at everything, and so takes its time.
-    pub(super) fn check_invariants(&self) {
+    pub(crate) fn check_invariants(&self) {
         self.check_output();
         self.check_connections();
         self.check_input();
@@ -20,7 +20,10 @@ impl Hub {
     }
 
     fn each_connection(&self) -> impl Iterator<Item = (ConnectionKey, &Connection)> {
-        self.connections.keys().into_iter().map(|key| (key, self.connections.find(key).unwrap()))
+        self.connections
+            .keys()
+            .into_iter()
+            .map(|key| (key, self.connections.find(key).expect("a key is of a connection")))
     }
 
     fn check_output(&self) {
@@ -82,7 +85,8 @@ impl Hub {
                 .each_connection()
                 .filter(|(_, connection)| connection.is_live(*id))
                 .filter(|(_, connection)| {
-                    group.durable_head > 0 && group.durable.has(&connection.session().unwrap().user)
+                    group.durable_head > 0
+                        && group.durable.has(&connection.session().expect("who is live is authenticated").user)
                 })
                 .map(|(key, _)| key)
                 .collect();
@@ -117,7 +121,7 @@ impl Hub {
     }
 
     /// Nothing that came in is still without its outcome.
-    pub(super) fn check_idle(&self) {
+    pub(crate) fn check_idle(&self) {
         assert!(self.releases.is_empty() && self.reads.is_empty() && self.requests.is_empty());
         assert!(self.held_back.is_empty() && self.resumed.is_empty() && self.unblocked.is_empty());
         for (id, slot) in &self.groups {

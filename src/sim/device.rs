@@ -1,0 +1,312 @@
+//! An honest client: the production conversation, what its application keeps, and what it should see.
+
+use std::collections::BTreeMap;
+
+use super::truth::Truth;
+use crate::client::{CallId, Conversation, Event as Told, Standing};
+use crate::group::Event;
+use crate::ids::{DeviceId, GroupId, OperationId, Principal, UserId};
+use crate::wire::{ErrorBody, GroupSeq, GroupShown, Hello, LogEntry, Reply, Request};
+
+/// What requests that are legal in themselves may be refused with.
+const REFUSALS: [&str; 7] =
+    ["NOT_FOUND", "RANGE", "FORBIDDEN", "NOT_A_MEMBER", "TRUNCATED", "STORAGE_FULL", "GOING_AWAY"];
+
+/// What is kept of a group: how far it was told. What is shown of it is the conversation's.
+struct Held {
+    next: u64,
+}
+
+/// A call without an answer, and what was known when it was made.
+struct Asked {
+    request: Request,
+    /// The highest seq of its group that anybody had been told of.
+    told: u64,
+    /// Since when its user was in the group.
+    joined: Option<u64>,
+}
+
+/// One installation of a user's client.
+pub(super) struct Device {
+    pub(super) user: UserId,
+    name: DeviceId,
+    /// Whether it keeps what it was told, or goes by the user's marks.
+    keeps: bool,
+    pub(super) conversation: Conversation,
+    held: BTreeMap<GroupId, Held>,
+    /// The next seq of each group that it follows.
+    nexts: BTreeMap<GroupId, u64>,
+    asked: BTreeMap<CallId, Asked>,
+    /// Its connection, by number.
+    pub(super) line: Option<usize>,
+    /// Before that it does not connect again.
+    pub(super) away_until_ms: u64,
+    /// What came that is worth counting.
+    pub(super) rare: Vec<&'static str>,
+}
+
+impl Device {
+    pub(super) fn new(user: UserId, name: &str, keeps: bool) -> Self {
+        let name = DeviceId::new(name).expect("a legal name");
+        let conversation = Conversation::new(Some(hello(&user, &name)));
+        let mut device = Self {
+            user,
+            name,
+            keeps,
+            conversation,
+            held: BTreeMap::new(),
+            nexts: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            line: None,
+            away_until_ms: 0,
+            rare: Vec::new(),
+        };
+        device.attach();
+        device
+    }
+
+    /// For people.
+    pub(super) fn title(&self) -> String {
+        format!("{}/{}", self.user, self.name.as_str())
+    }
+
+    fn attach(&mut self) {
+        if self.keeps {
+            let has: Vec<GroupSeq> =
+                self.held.iter().map(|(group, held)| GroupSeq { group: *group, seq: held.next - 1 }).collect();
+            self.nexts = self.held.iter().map(|(group, held)| (*group, held.next)).collect();
+            self.conversation.attach_device(&has);
+        } else {
+            self.held.clear();
+            self.nexts.clear();
+            self.conversation.attach_marks();
+        }
+    }
+
+    /// The program ends and is started again, with what it has stored: positions, and changes without an answer.
+    pub(super) fn restart(&mut self) {
+        self.conversation = Conversation::new(Some(hello(&self.user, &self.name)));
+        self.line = None;
+        self.attach();
+        for (_, asked) in std::mem::take(&mut self.asked) {
+            if operation_of(&asked.request).is_some() {
+                self.call(asked);
+            }
+        }
+    }
+
+    fn call(&mut self, asked: Asked) {
+        let call = self.conversation.call(asked.request.clone(), None).expect("a small request");
+        self.asked.insert(call, asked);
+    }
+
+    /// Asks something.
+    pub(super) fn ask(&mut self, request: Request, truth: &mut Truth) {
+        if let Some(operation) = operation_of(&request) {
+            truth.attempts.insert(operation, (self.user.clone(), request.clone()));
+        }
+        let kept = group_of(&request).and_then(|group| truth.groups.get(&group));
+        let (told, joined) = kept.map_or((0, None), |kept| (kept.told, kept.joined(&self.user)));
+        self.call(Asked { request, told, joined });
+    }
+
+    /// How many answers it waits for.
+    pub(super) fn waiting(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// A place up to which it has everything of a group.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (GroupId, u64)> + '_ {
+        self.nexts.iter().map(|(group, next)| (*group, next - 1))
+    }
+
+    /// Takes what came.
+    pub(super) fn take(&mut self, truth: &mut Truth) {
+        while let Some(event) = self.conversation.poll_event() {
+            self.take_event(event, truth);
+        }
+        while let Some((call, reply)) = self.conversation.poll_answer() {
+            if let Some(asked) = self.asked.remove(&call) {
+                self.check_answer(&asked, &reply, truth);
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: Told, truth: &Truth) {
+        match event {
+            Told::Group { packet, .. } => {
+                let held = Held { next: packet.from };
+                if self.keeps {
+                    let before = self.nexts.insert(packet.group, packet.from);
+                    assert!(before.is_none_or(|next| next <= packet.from), "only another stay is told again");
+                } else {
+                    // By marks, once a crash has set the marks back, a group is told that was followed without its
+                    // packet, from a place below: the next entry says where it goes on.
+                    self.nexts.remove(&packet.group);
+                }
+                if packet.from > 2 {
+                    self.rare.push("joined later");
+                }
+                self.held.insert(packet.group, held);
+            }
+            Told::Entry { group, entry } => self.follow(group, &entry),
+            Told::Gone { group, .. } => {
+                self.held.remove(&group);
+                self.nexts.remove(&group);
+                self.rare.push("gone while away");
+            }
+            Told::Truncated { group, floor } => {
+                let kept = truth.group(group);
+                let rejoined = kept.stays.get(&self.user).is_some_and(|stays| stays.iter().any(|stay| stay.0 == floor));
+                assert!(floor <= kept.floor || rejoined, "a floor that there is");
+                self.rare.push("floor passes a reader");
+                self.nexts.insert(group, floor);
+                if let Some(held) = self.held.get_mut(&group) {
+                    held.next = floor;
+                }
+            }
+            Told::Unreadable { error, .. } => assert_eq!(error.name(), "NOT_FOUND", "{error:?}"),
+            Told::Behind { .. } => self.rare.push("behind in a group"),
+            _ => {}
+        }
+    }
+
+    fn follow(&mut self, group: GroupId, entry: &LogEntry) {
+        let seq = entry.seq();
+        let next = self.nexts.entry(group).or_insert(seq);
+        assert_eq!(seq, *next, "{}/{} in {group}: entries ascend without gap", self.user, self.name.as_str());
+        *next += 1;
+        if let Some(held) = self.held.get_mut(&group) {
+            held.next = seq + 1;
+        } else {
+            assert!(!self.keeps, "an entry comes behind its group");
+        }
+        if let LogEntry::Shown(entry) = entry
+            && ends(&entry.event, &entry.sender, &self.user)
+        {
+            self.held.remove(&group);
+            self.nexts.remove(&group);
+        }
+    }
+
+    fn check_answer(&mut self, asked: &Asked, reply: &Reply, truth: &mut Truth) {
+        let operation = operation_of(&asked.request);
+        let (group, seq, version) = match reply {
+            Reply::Created(created) => (created.group, created.seq, created.version),
+            Reply::Changed(_, changed) => (changed.group, changed.seq, changed.version),
+            Reply::Error(error) => return self.check_refusal(asked, error, truth),
+            Reply::GroupShown(GroupShown::Record { head, record, .. }) => {
+                assert!(*head >= asked.told, "{} is shown an older state than was told before", self.user);
+                return assert!(record.version <= *head);
+            }
+            _ => return,
+        };
+        let operation = operation.expect("only changes are answered so");
+        let effect = truth.operation(&self.user, operation);
+        let Some(effect) = effect else {
+            let entry = truth.group(group).entry(version).expect("a version is an entry");
+            let may_change_nothing = matches!(
+                asked.request,
+                Request::Add { .. } | Request::Remove { .. } | Request::Rename { .. } | Request::Transfer { .. }
+            );
+            assert!(may_change_nothing && seq == version, "{operation} is acknowledged, and is not durable");
+            return assert!(entry.event.changes_record(), "where nothing changed, the answer is the version");
+        };
+        assert_eq!((effect.group, effect.seq, effect.version), (group, seq, version), "the answer to {operation}");
+    }
+
+    fn check_refusal(&mut self, asked: &Asked, error: &ErrorBody, truth: &Truth) {
+        assert!(REFUSALS.contains(&error.name()), "{error:?} to {:?}", asked.request);
+        if error.name() == "STORAGE_FULL" {
+            self.rare.push("refused for a full disk");
+        }
+        if error.name() == "NOT_FOUND"
+            && let Some(group) = group_of(&asked.request)
+            && let Some(joined) = asked.joined
+        {
+            let stays = truth.group(group).stays.get(&self.user).and_then(|stays| stays.last());
+            assert_ne!(
+                stays,
+                Some(&(joined, None)),
+                "{} was a member all the time, and is told of no group",
+                self.user
+            );
+        }
+    }
+
+    /// Everything has come to rest: it has what there is.
+    pub(super) fn check_at_rest(&self, truth: &Truth) {
+        let title = self.title();
+        assert_eq!(*self.conversation.standing(), Standing::Up, "{title} is on line");
+        assert_eq!(self.conversation.unanswered(), 0, "{title} has all its answers");
+        for (id, kept) in &truth.groups {
+            let is_member = kept.record.has(&self.user);
+            let next = self.nexts.get(id);
+            if self.keeps {
+                assert_eq!(self.held.contains_key(id), is_member, "{title} has exactly its groups: {id}");
+            }
+            if is_member && (self.keeps || next.is_some()) {
+                assert_eq!(next, Some(&(kept.head() + 1)), "{title} has reached the head of {id}");
+            }
+            let Some(view) = self.conversation.session().group(*id) else { continue };
+            if !is_member {
+                // A client by marks may go on showing a group that its user has left: see the known gaps.
+                assert!(!self.keeps, "{title} shows {id}, and is not in it");
+                continue;
+            }
+            assert_eq!((view.title(), view.version()), (&*kept.record.title, kept.record.version), "{title}: {id}");
+            assert!(view.members().eq(kept.record.members.iter().map(|member| &member.user)), "{title}: {id}");
+        }
+        for (operation, (user, _)) in &truth.attempts {
+            let key = (Principal::User(user.clone()), *operation);
+            if let Some(done) = truth.operations.get(&key) {
+                assert!(truth.group(done.group).head() >= done.seq);
+            }
+        }
+    }
+}
+
+fn hello(user: &UserId, device: &DeviceId) -> Hello {
+    let token = format!("user:{user}");
+    Hello { version_min: 1, version_max: 1, features: 0, heartbeat_s: 15, device: device.clone(), token }
+}
+
+fn ends(event: &Event, sender: &UserId, user: &UserId) -> bool {
+    match event {
+        Event::Left { .. } => sender == user,
+        Event::Removed { members } => members.contains(user),
+        Event::Dissolved => true,
+        _ => false,
+    }
+}
+
+/// The operation of a change.
+pub(super) fn operation_of(request: &Request) -> Option<OperationId> {
+    match request {
+        Request::Create { operation, .. }
+        | Request::Add { operation, .. }
+        | Request::Remove { operation, .. }
+        | Request::Leave { operation, .. }
+        | Request::Rename { operation, .. }
+        | Request::Transfer { operation, .. }
+        | Request::Dissolve { operation, .. }
+        | Request::Send { operation, .. }
+        | Request::Whisper { operation, .. } => Some(*operation),
+        _ => None,
+    }
+}
+
+fn group_of(request: &Request) -> Option<GroupId> {
+    match request {
+        Request::Add { group, .. }
+        | Request::Remove { group, .. }
+        | Request::Leave { group, .. }
+        | Request::Rename { group, .. }
+        | Request::Transfer { group, .. }
+        | Request::Dissolve { group, .. }
+        | Request::Send { group, .. }
+        | Request::Whisper { group, .. }
+        | Request::GetGroup { group, .. } => Some(*group),
+        _ => None,
+    }
+}

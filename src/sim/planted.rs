@@ -1,0 +1,32 @@
+//! The faults that can be planted, by name. Each stands in the code as `planted!("name")`.
+
+/// All of them.
+pub const PLANTED: &[&str] = &[
+    "cleaner: a segment goes before the head says so",
+    "cleaner: entries are not carried",
+    "cleaner: operations are not carried",
+    "cleaner: records are not carried",
+    "cleaner: what changed meanwhile is carried as it was",
+    "client: a gap is passed over",
+    "client: claims an entry that it lacks",
+    "client: what has no answer is not said again",
+    "hub: a group made while a device attaches is not told",
+    "hub: a refusal does not wait for what it tells of",
+    "hub: a whisper is pushed to everybody",
+    "hub: an operation that is done is done again",
+    "hub: history is shown from before the joining",
+    "hub: history shows whispers to everybody",
+    "hub: output of a connection that is gone stays counted",
+    "hub: the entry at which somebody falls behind is lost",
+    "hub: who was removed stays live",
+    "indexer: claims one packet more than it has",
+    "indexer: the oldest of a value's operations gives way",
+    "journal: a new segment is not recorded in the head",
+    "journal: a new segment's name is not synced",
+    "journal: a segment that ends is not synced",
+    "journal: acknowledges before the sync",
+    "journal: tries a failed sync again",
+    "recovery: a packet's CRC is not checked",
+    "recovery: what a kill left is not synced again",
+    "recovery: what stands above the watermark is dropped",
+];
