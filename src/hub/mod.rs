@@ -24,7 +24,7 @@ mod feed;
 mod group;
 mod hello;
 mod history;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, feature = "fuzzing", feature = "sim"))]
 mod invariants;
 mod marks;
 mod operate;

@@ -7,7 +7,6 @@
 pub(crate) mod contract;
 pub(crate) mod real;
 #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
-#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing cuts no power in the middle of an operation"))]
 pub(crate) mod simulated;
 
 use std::fmt;

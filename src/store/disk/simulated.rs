@@ -4,8 +4,8 @@
 //! its directory its name. [`SimulatedDisk::crash`] throws pending changes away, all or those that the test chooses.
 //! Nothing in here is random.
 
-#![allow(clippy::unwrap_used, reason = "a lock that is poisoned, a file that is gone: the simulation itself is wrong")]
-#![cfg_attr(not(test), allow(dead_code, reason = "the simulator does not need all that the tests do"))]
+#![cfg_attr(any(test, feature = "sim"), allow(clippy::unwrap_used))]
+#![cfg_attr(not(test), allow(dead_code, reason = "only the tests need all of it"))]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
