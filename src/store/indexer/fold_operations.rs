@@ -37,7 +37,10 @@ impl<D: Disk> Indexer<D> {
             stored.lsn = lsn;
             return Ok(());
         }
-        let older = newest.older + newest.list.len() as u64;
+        let mut older = newest.older + newest.list.len() as u64;
+        if older > operations_max(principal) as u64 && self.recounted.insert(principal.clone()) {
+            older = self.count_operations(principal)?;
+        }
         let older = self.trim_operations(principal, older)?;
         self.put_operations(principal, lsn, OperationsValue { older, list: vec![operation] }, lsn);
         Ok(())
@@ -91,6 +94,20 @@ impl<D: Disk> Indexer<D> {
             }
             _ => Err(mistaken(newest_key)),
         }
+    }
+
+    /// What is stored, counted anew: a flush that was cut short may have removed the oldest value, and not have written
+    /// the newest one, which still counts it. Trimming by that would take more than the window can spare.
+    fn count_operations(&self, principal: &Principal) -> Result<u64, FoldError> {
+        let (mut low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
+        let mut count = 0;
+        while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
+            let Value::Operations(value) = stored.value else { return Err(mistaken(&key)) };
+            count += value.list.len() as u64;
+            low = key;
+            low.push(0);
+        }
+        Ok(count)
     }
 
     /// Removes the oldest values that the window does not need, when `older` operations stand in all values and a new

@@ -19,6 +19,8 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use super::index::{Index, IndexError};
 use super::journal::segment::SEGMENT_HEADER_BYTES;
 use super::journal::{Content, DirectoryId, JournalReader, Placed, Position, ReadError};
@@ -26,7 +28,7 @@ use super::overlay::{Flush, Overlay};
 use super::quota::GroupQuota;
 use super::retention::Retention;
 use super::tables::AppliedValue;
-use crate::ids::UserId;
+use crate::ids::{Principal, UserId};
 use crate::store::disk::Disk;
 
 pub(crate) use plan::{Pace, Plan};
@@ -80,6 +82,8 @@ pub(crate) struct Indexer<D: Disk> {
     quota: GroupQuota,
     /// Who has become full, or is so no longer, and was not told of yet.
     crowds: Vec<(UserId, Option<u32>)>,
+    /// Whose operations were counted in this run.
+    recounted: BTreeSet<Principal>,
     /// Bytes of the journal that cleaning would carry; estimated.
     live_bytes: u64,
     /// Entries below a floor that was moved, in this run.
@@ -114,6 +118,7 @@ impl<D: Disk> Indexer<D> {
             retention: Retention::default(),
             quota: GroupQuota::default(),
             crowds: Vec::new(),
+            recounted: BTreeSet::new(),
             live_bytes,
             dropped_entries: 0,
             rebuilding,
