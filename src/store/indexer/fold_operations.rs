@@ -57,6 +57,12 @@ impl<D: Disk> Indexer<D> {
         };
         let (low, high) = (operations_key(principal, carried.lsn), operations_key(principal, 0));
         let key = self.overlay.nearest(&low, &high, Direction::Ascending)?.map_or(low, |(key, _)| key);
+        // Looked at first: to edit an older value and not the newest would leave a layer without the newest, see below.
+        if let Some(Stored { value: Value::Operations(value), .. }) = self.overlay.value(&key)?
+            && value.list.binary_search_by_key(&carried.lsn, |(lsn, _)| *lsn).is_ok()
+        {
+            return Ok(());
+        }
         let slot = self.overlay.edit(&key)?;
         let stored =
             slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Operations(OperationsValue::default()) });

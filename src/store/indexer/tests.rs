@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::*;
 use crate::group::{Act, Author, Authority, Decision, Entry, Event, Record, Succession, create, decide};
 use crate::ids::{GroupId, OperationId, Principal, UserId};
+use crate::limits::OPERATIONS_REMEMBERED;
+use crate::store::carried::CarriedOperation;
 use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::index::IndexHome;
 use crate::store::index::memory::MemoryHome;
 use crate::store::journal::recovery;
-use crate::store::journal::tests::{effect, group, user};
+use crate::store::journal::tests::{effect, group, message, user};
 use crate::store::journal::writer::{Journal, Now, Writer};
-use crate::store::{Change, Damaged, Mark};
+use crate::store::{Change, Damaged, Mark, Operation};
 
 const SEGMENT_BYTES: u32 = 256 * 1024;
 
@@ -299,6 +301,58 @@ fn the_window_of_operations_is_trimmed_from_the_old_end() {
     let stored = rig.home.content().keys().filter(|key| key[0] == 0x40).count();
     assert!(stored <= 23, "{stored} values are kept");
     assert!(rig.indexer.load_operations(&Principal::Service(user("49"))).unwrap().is_empty());
+}
+
+#[test]
+fn a_flush_cut_between_a_trim_and_what_it_counts_costs_the_window_nothing() {
+    const USERS: u64 = 20;
+    let names: Vec<String> = (0..USERS).map(|number| format!("{number:060}")).collect();
+    let mut rig = Rig::new(16 * SEGMENT_BYTES);
+    rig.commit(&created(group(1), &names[0], &names[1..]));
+    for seq in 2..=1_500 * USERS {
+        rig.commit(&effect(group(1), seq, 1, &names[(seq % USERS) as usize], text("")));
+        if seq == 1_200 * USERS {
+            rig.indexer.flush().unwrap();
+        }
+    }
+    let windows = |indexer: &Indexer<SimulatedDisk>| -> Vec<Vec<Operation>> {
+        names.iter().map(|name| indexer.load_operations(&Principal::User(user(name))).unwrap()).collect()
+    };
+    let kept = windows(&rig.indexer);
+    assert!(kept.iter().all(|window| window.len() == OPERATIONS_REMEMBERED));
+    rig.indexer.begin_flush();
+    let mut batches = 0;
+    while rig.indexer.flush_step().unwrap() == Flush::More {
+        batches += 1;
+        let copy = MemoryHome::default();
+        copy.content().clone_from(&rig.home.content());
+        assert!(windows(&rig.replayed(&copy, 16 * SEGMENT_BYTES)) == kept, "after {batches} batches");
+    }
+    assert!(batches >= 3, "{batches}");
+}
+
+#[test]
+fn an_operation_that_is_carried_again_behind_a_flush_changes_nothing() {
+    let mut rig = Rig::new(SEGMENT_BYTES);
+    let principal = Principal::User(user("49"));
+    rig.commit(&created(group(1), "49", &[]));
+    rig.commit(&message(2, ""));
+    let operation = rig.indexer.load_operations(&principal).unwrap()[0];
+    let older =
+        CarriedOperation { principal: principal.clone(), lsn: 0, operation: Operation { fingerprint: 7, ..operation } };
+    rig.indexer.rebuilding = true;
+    for _ in 0..2 {
+        rig.indexer.fold_carried_operation(10, &older).unwrap();
+        rig.indexer.flush().unwrap();
+    }
+    rig.indexer.fold_carried_operation(11, &older).unwrap();
+    rig.indexer.rebuilding = false;
+    for seq in 3..=100 {
+        rig.commit(&message(seq, ""));
+    }
+    let operations = rig.indexer.load_operations(&principal).unwrap();
+    let seqs: Vec<u64> = operations[1..].iter().map(|operation| operation.seq).collect();
+    assert_eq!((operations[0].fingerprint, seqs), (7, (1..=100).collect::<Vec<_>>()));
 }
 
 #[test]
