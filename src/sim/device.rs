@@ -136,14 +136,8 @@ impl Device {
         match event {
             Told::Group { packet, .. } => {
                 let held = Held { next: packet.from };
-                if self.keeps {
-                    let before = self.nexts.insert(packet.group, packet.from);
-                    assert!(before.is_none_or(|next| next <= packet.from), "only another stay is told again");
-                } else {
-                    // By marks, once a crash has set the marks back, a group is told that was followed without its
-                    // packet, from a place below: the next entry says where it goes on.
-                    self.nexts.remove(&packet.group);
-                }
+                let before = self.nexts.insert(packet.group, packet.from);
+                assert!(before.is_none_or(|next| next <= packet.from), "only another stay is told again");
                 if packet.from > 2 {
                     self.rare.push("joined later");
                 }
@@ -245,15 +239,12 @@ impl Device {
             if self.keeps {
                 assert_eq!(self.held.contains_key(id), is_member, "{title} has exactly its groups: {id}");
             }
+            assert!(is_member || next.is_none(), "{title} was told that {id} is over for it");
             if is_member && (self.keeps || next.is_some()) {
                 assert_eq!(next, Some(&(kept.head() + 1)), "{title} has reached the head of {id}");
             }
             let Some(view) = self.conversation.session().group(*id) else { continue };
-            if !is_member {
-                // A client by marks may go on showing a group that its user has left: see the known gaps.
-                assert!(!self.keeps, "{title} shows {id}, and is not in it");
-                continue;
-            }
+            assert!(is_member, "{title} shows {id}, and is not in it");
             assert_eq!((view.title(), view.version()), (&*kept.record.title, kept.record.version), "{title}: {id}");
             assert!(view.members().eq(kept.record.members.iter().map(|member| &member.user)), "{title}: {id}");
         }
