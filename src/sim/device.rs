@@ -24,6 +24,8 @@ struct Asked {
     told: u64,
     /// Since when its user was in the group.
     joined: Option<u64>,
+    /// The connection on which it was first said, if there was one.
+    line: Option<usize>,
 }
 
 /// One installation of a user's client.
@@ -107,7 +109,7 @@ impl Device {
         }
         let kept = group_of(&request).and_then(|group| truth.groups.get(&group));
         let (told, joined) = kept.map_or((0, None), |kept| (kept.told, kept.joined(&self.user)));
-        self.call(Asked { request, told, joined });
+        self.call(Asked { request, told, joined, line: self.line });
     }
 
     /// How many answers it waits for.
@@ -225,6 +227,16 @@ impl Device {
                 "{} was a member all the time, and is told of no group",
                 self.user
             );
+        }
+    }
+
+    /// A server that stops has closed a connection, and everything that it said there was heard: what it had begun for
+    /// this connection it has answered.
+    pub(super) fn check_finished(&self, line: usize, truth: &Truth) {
+        for asked in self.asked.values().filter(|asked| asked.line == Some(line)) {
+            let Some(operation) = operation_of(&asked.request) else { continue };
+            let done = truth.operation(&self.user, operation);
+            assert!(done.is_none(), "{operation} was done, and the stop left it without an answer");
         }
     }
 
