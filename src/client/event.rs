@@ -9,7 +9,7 @@ use crate::wire::{ErrorBody, GroupPacket, LogEntry};
 pub enum Event {
     /// A group that this device did not have, or that its user is in again. It can be shown from this alone.
     Group {
-        /// What it says.
+        /// What it says; `from` is the seq of the next entry, also where the frame begins below what was told already.
         packet: GroupPacket,
         /// The whole frame as it came: 24 bytes of header, then the body.
         frame: Vec<u8>,

@@ -29,6 +29,9 @@ pub(super) struct Groups {
     tracked: BTreeMap<GroupId, Tracked>,
     wanted_history: BTreeSet<GroupId>,
     wanted_record: BTreeSet<GroupId>,
+    /// Groups of an earlier connection of which this one has told nothing yet. Only where a server goes by the user's
+    /// marks: it does not know what this client has, so it cannot say that it is gone.
+    unheard: BTreeSet<GroupId>,
     batches: u64,
     events: VecDeque<Event>,
     /// How far each group was told in events that were taken: what waits in `events` is not in it yet.
@@ -90,6 +93,7 @@ impl Groups {
     pub(super) fn handle_disconnected(&mut self) {
         self.wanted_history.clear();
         self.wanted_record.clear();
+        self.unheard.clear();
         for (group, tracked) in &mut self.tracked {
             tracked.asked = None;
             if tracked.has_record() && tracked.needs_record() {
@@ -108,13 +112,16 @@ impl Groups {
         .collect()
     }
 
-    /// Everything is looked at: a server that goes by the user's marks does not know how far this client is.
-    pub(super) fn want_all(&mut self) {
-        self.wanted_history.extend(self.tracked.keys());
+    /// Every group is looked at once all that is lacking by the user's marks has been told. Not sooner: who leaves a
+    /// group between a page of its history and the moment at which the server looks at the marks would be told of that
+    /// by neither.
+    pub(super) fn doubt_all(&mut self) {
+        self.unheard = self.tracked.keys().copied().collect();
     }
 
     /// All that this device lacks has been told. Groups that it lacked nothing in have no packet to be shown from.
     pub(super) fn handle_ready(&mut self) {
+        self.wanted_history.append(&mut self.unheard);
         let unknown = self.tracked.iter().filter(|(_, tracked)| !tracked.has_record() && tracked.needs_record());
         self.wanted_record.extend(unknown.map(|(group, _)| *group));
         self.tell(Event::Ready);
@@ -122,8 +129,9 @@ impl Groups {
 
     // ---- pushes ------------------------------------------------------------------------------------------------
 
-    pub(super) fn handle_packet(&mut self, packet: GroupPacket, frame: Vec<u8>) {
+    pub(super) fn handle_packet(&mut self, mut packet: GroupPacket, frame: Vec<u8>) {
         let group = packet.group;
+        self.unheard.remove(&group);
         let tracked = self.tracked.entry(group).or_insert_with(|| Tracked::starting_at(packet.from));
         let known = tracked.has_record() && tracked.gone.is_none() && packet.from <= tracked.next;
         tracked.begin(&packet);
@@ -132,12 +140,15 @@ impl Groups {
             self.wanted_history.insert(group);
         }
         if !known {
+            // By marks a server may begin below what was told already, and entries are told once.
+            packet.from = tracked.next;
             self.tell(Event::Group { packet, frame });
         }
         self.want_what_is_missing(group);
     }
 
     pub(super) fn handle_behind(&mut self, group: GroupId, from: u64, head: u64) {
+        self.unheard.remove(&group);
         let tracked = self.tracked.entry(group).or_insert_with(|| Tracked::starting_at(from));
         tracked.head = tracked.head.max(head);
         let from = tracked.next;

@@ -150,10 +150,8 @@ impl Session {
             }
             Basis::Marks => {
                 // The marks may be above what was told here: another device of the user has set them.
-                self.groups.want_all();
-                let request = self.request(&Request::Attach(Attach::Marks)).expect("it has no list");
-                self.ask_for_what_is_missing();
-                Some(request)
+                self.groups.doubt_all();
+                Some(self.request(&Request::Attach(Attach::Marks)).expect("it has no list"))
             }
         }
     }

@@ -80,7 +80,7 @@ impl Hub {
         self.user_loads.insert(read);
         self.requests.push_back(StoreRequest::LoadUser { read, user });
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
-            session.presence = Presence::Loading { basis, late: BTreeSet::new() };
+            session.presence = Presence::Loading { basis, late: BTreeSet::new(), ended: BTreeMap::new() };
         }
     }
 
@@ -93,7 +93,7 @@ impl Hub {
         };
         let user = session.user.clone();
         let before = std::mem::replace(&mut session.presence, Presence::Attached);
-        let Presence::Loading { basis, late } = before else { unreachable!("memberships are loaded to attach") };
+        let Presence::Loading { basis, late, ended } = before else { unreachable!("memberships are loaded to attach") };
         let mut places: BTreeMap<GroupId, Membership> =
             memberships.into_iter().map(|membership| (membership.group, membership)).collect();
         for group in late {
@@ -101,11 +101,8 @@ impl Hub {
         }
         let mut behind = strangers(&basis, &places);
         for place in places.into_values() {
-            let place = self.newest_place(&user, place);
-            if place.head == 0 {
-                // The index knew of the group before its create was released: that tells this connection of it.
-                continue;
-            }
+            let ended = ended.get(&place.group).copied();
+            let Some(place) = self.newest_place(&user, place, ended) else { continue };
             match lack(&basis, &place) {
                 Some(lack) => _ = behind.insert(place.group, lack),
                 None if place.until.is_none() => self.add_live(place.group, key),
@@ -120,8 +117,9 @@ impl Hub {
         self.tell_notices(key);
     }
 
-    /// A membership as it is now: what the hub has in memory is newer than what was loaded.
-    fn newest_place(&self, user: &UserId, mut place: Membership) -> Membership {
+    /// A membership as it is now, by what the hub has in memory, and by where it `ended` since it was asked for. Nothing
+    /// if the index knew of the joining before it was released: that tells this connection of it.
+    fn newest_place(&self, user: &UserId, mut place: Membership, ended: Option<u64>) -> Option<Membership> {
         if let Some(group) = self.groups.get(&place.group).and_then(|slot| slot.group.as_ref()) {
             place.head = group.durable_head;
             match group.durable.member(user) {
@@ -129,11 +127,15 @@ impl Hub {
                     place.joined = member.joined;
                     place.until = None;
                 }
-                None => place.until = place.until.or(Some(group.durable.version)),
+                None if place.joined > group.durable_head => return None,
+                None => {
+                    place.until = ended.or(place.until);
+                    place.until?;
+                }
             }
         }
         place.received = self.marks.of(user, place.group).0.max(place.received);
-        place
+        Some(place)
     }
 
     /// From here on the connection gets the entries of a group as they come. A group that is not loaded finds it when

@@ -71,8 +71,9 @@ pub(super) enum Presence {
     Detached,
     /// Frames with what its device has are coming in.
     Collecting(BTreeMap<GroupId, u64>),
-    /// The memberships of its user are being loaded.
-    Loading { basis: Basis, late: BTreeSet<GroupId> },
+    /// The memberships of its user are being loaded, and the answer may not know of what was released meanwhile: groups
+    /// that the user has joined, and seqs at which memberships of it have ended.
+    Loading { basis: Basis, late: BTreeSet<GroupId>, ended: BTreeMap<GroupId, u64> },
     /// It gets pushes.
     Attached,
 }

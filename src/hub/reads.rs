@@ -65,6 +65,9 @@ impl Hub {
         let Some(PendingRead::List(caller)) = self.reads.remove(&read) else { return };
         let with_marks = |summary: GroupSummary| {
             let (received, read) = self.marks.of(&caller.user, summary.group);
+            // Storage may have answered before the newest entries, which are acknowledged by now: a line shows one
+            // moment, so marks count up to the head that it had then.
+            let (received, read) = (received.min(summary.head), read.min(summary.head));
             wire::GroupSummary {
                 group: summary.group,
                 title: summary.title,

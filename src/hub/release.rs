@@ -294,12 +294,15 @@ impl Hub {
     }
 
     /// Connections of a user whose membership ended that were behind did not get the entry that says so: they are told
-    /// by itself.
+    /// by itself. Those that go on line at present will be.
     fn end_behind(&mut self, group: GroupId, user: &UserId, until: u64) {
         for key in self.directory.connections(user).to_vec() {
             let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
                 continue;
             };
+            if let Presence::Loading { ended, .. } = &mut session.presence {
+                ended.insert(group, until);
+            }
             match session.behind.get_mut(&group) {
                 None | Some(Behind::Gone { .. }) => {}
                 Some(Behind::Untold { .. }) => _ = session.behind.remove(&group),

@@ -15,16 +15,27 @@ pub(super) struct Audit {
     pushed: BTreeMap<GroupId, u64>,
     /// Groups of which nothing may be pushed before a page has reached the head.
     behind: BTreeSet<GroupId>,
-    closed: bool,
+    /// The error that closes, if it came.
+    end: Option<&'static str>,
 }
 
 impl Audit {
+    /// Whether the server has said why it closes.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether it closes because it stops.
+    pub(super) fn has_gone_away(&self) -> bool {
+        self.end == Some("GOING_AWAY")
+    }
+
     /// Bytes leave the hub.
     pub(super) fn listen(&mut self, bytes: &[u8], truth: &mut Truth) {
         let mut deframer = std::mem::take(&mut self.deframer);
         deframer.feed(bytes);
         while let Some(frame) = deframer.next_frame(FrameCaps::Server).expect("a server says what can be read") {
-            assert!(!self.closed, "nothing comes behind the error that closes");
+            assert!(self.end.is_none(), "nothing comes behind the error that closes");
             let kind = Kind::from_number(frame.header.kind).expect("a kind that is known");
             if let Some(push) = Push::decode(kind, frame.body) {
                 self.hear_push(push.expect("a push can be read"), truth);
@@ -37,6 +48,10 @@ impl Audit {
     }
 
     fn hear_push(&mut self, push: Push, truth: &mut Truth) {
+        if matches!(push, Push::GoingAway { .. }) {
+            // Said to everybody, also to who has not said yet who it is.
+            return;
+        }
         let user = self.user.clone().expect("nobody is told anything before it is authenticated");
         match push {
             Push::Entry { group, entry } => {
@@ -131,7 +146,9 @@ impl Audit {
                 }
             }
             Reply::Error(error) => {
-                self.closed |= request == 0 && error_closes(error.code);
+                if request == 0 && error_closes(error.code) {
+                    self.end = Some(error.name());
+                }
                 match error.name() {
                     "SLOW" if !self.behind.is_empty() => truth.rare.push("cut for slowness during catch-up"),
                     "SLOW" => truth.rare.push("cut for slowness"),

@@ -24,6 +24,8 @@ struct Asked {
     told: u64,
     /// Since when its user was in the group.
     joined: Option<u64>,
+    /// The connection on which it was first said, if there was one.
+    line: Option<usize>,
 }
 
 /// One installation of a user's client.
@@ -107,7 +109,7 @@ impl Device {
         }
         let kept = group_of(&request).and_then(|group| truth.groups.get(&group));
         let (told, joined) = kept.map_or((0, None), |kept| (kept.told, kept.joined(&self.user)));
-        self.call(Asked { request, told, joined });
+        self.call(Asked { request, told, joined, line: self.line });
     }
 
     /// How many answers it waits for.
@@ -136,14 +138,8 @@ impl Device {
         match event {
             Told::Group { packet, .. } => {
                 let held = Held { next: packet.from };
-                if self.keeps {
-                    let before = self.nexts.insert(packet.group, packet.from);
-                    assert!(before.is_none_or(|next| next <= packet.from), "only another stay is told again");
-                } else {
-                    // By marks, once a crash has set the marks back, a group is told that was followed without its
-                    // packet, from a place below: the next entry says where it goes on.
-                    self.nexts.remove(&packet.group);
-                }
+                let before = self.nexts.insert(packet.group, packet.from);
+                assert!(before.is_none_or(|next| next <= packet.from), "only another stay is told again");
                 if packet.from > 2 {
                     self.rare.push("joined later");
                 }
@@ -234,6 +230,16 @@ impl Device {
         }
     }
 
+    /// A server that stops has closed a connection, and everything that it said there was heard: what it had begun for
+    /// this connection it has answered.
+    pub(super) fn check_finished(&self, line: usize, truth: &Truth) {
+        for asked in self.asked.values().filter(|asked| asked.line == Some(line)) {
+            let Some(operation) = operation_of(&asked.request) else { continue };
+            let done = truth.operation(&self.user, operation);
+            assert!(done.is_none(), "{operation} was done, and the stop left it without an answer");
+        }
+    }
+
     /// Everything has come to rest: it has what there is.
     pub(super) fn check_at_rest(&self, truth: &Truth) {
         let title = self.title();
@@ -245,15 +251,12 @@ impl Device {
             if self.keeps {
                 assert_eq!(self.held.contains_key(id), is_member, "{title} has exactly its groups: {id}");
             }
+            assert!(is_member || next.is_none(), "{title} was told that {id} is over for it");
             if is_member && (self.keeps || next.is_some()) {
                 assert_eq!(next, Some(&(kept.head() + 1)), "{title} has reached the head of {id}");
             }
             let Some(view) = self.conversation.session().group(*id) else { continue };
-            if !is_member {
-                // A client by marks may go on showing a group that its user has left: see the known gaps.
-                assert!(!self.keeps, "{title} shows {id}, and is not in it");
-                continue;
-            }
+            assert!(is_member, "{title} shows {id}, and is not in it");
             assert_eq!((view.title(), view.version()), (&*kept.record.title, kept.record.version), "{title}: {id}");
             assert!(view.members().eq(kept.record.members.iter().map(|member| &member.user)), "{title}: {id}");
         }

@@ -12,6 +12,7 @@ pub const PLANTED: &[&str] = &[
     "client: what has no answer is not said again",
     "hub: a group made while a device attaches is not told",
     "hub: a refusal does not wait for what it tells of",
+    "hub: a stop leaves what it has begun without an answer",
     "hub: a whisper is pushed to everybody",
     "hub: an operation that is done is done again",
     "hub: history is shown from before the joining",

@@ -24,6 +24,8 @@ const START: Now = Now { monotonic_ms: 1_000, wall_ms: 1_760_000_000_000 };
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 /// What a socket takes before somebody reads from the other end.
 const WINDOW_BYTES: usize = 200_000;
+/// Time that a stop gives to what was begun.
+const DRAIN_MS: u64 = 10_000;
 /// Rounds after which a run without faults must have come to rest.
 const QUIET_ROUNDS_MAX: usize = 3_000;
 
@@ -53,6 +55,8 @@ pub(super) struct World {
     home: MemoryHome,
     pub(super) server: Option<Server>,
     start_at_ms: u64,
+    /// While the server stops: when it ends at the latest.
+    drain_until_ms: Option<u64>,
     pub(super) lines: Vec<Line>,
     lines_made: usize,
     pub(super) devices: Vec<Device>,
@@ -92,6 +96,7 @@ impl World {
             home: MemoryHome::default(),
             server: None,
             start_at_ms: 0,
+            drain_until_ms: None,
             lines: Vec::new(),
             lines_made: 0,
             devices,
@@ -201,7 +206,7 @@ impl World {
         } else if self.happens(Fault::Kill) {
             self.end_life(false);
         } else if self.happens(Fault::Stop) {
-            self.stop();
+            self.begin_stop();
         }
         if self.happens(Fault::SpuriousTurn) {
             self.turn();
@@ -329,6 +334,9 @@ impl World {
         };
         assert_eq!(server.storage.renewals(), 0, "the index never fails by itself");
         drop(server);
+        if self.drain_until_ms.take().is_some() {
+            self.count("cut while stopping");
+        }
         self.lose(is_power_cut);
         for line in &mut self.lines {
             line.key = None;
@@ -368,8 +376,39 @@ impl World {
         self.end_life(false);
     }
 
-    fn stop(&mut self) {
-        self.turn();
+    /// The server is asked to stop: it begins nothing more, finishes what it has begun, and then ends. Asked again, or
+    /// told so, it does not wait.
+    fn begin_stop(&mut self) {
+        let Some(server) = &mut self.server else { return };
+        let patience_ms = [0, 200, DRAIN_MS][self.random.random_range(0..3_usize)];
+        let until_ms = self.now.monotonic_ms + patience_ms;
+        if let Some(before_ms) = &mut self.drain_until_ms {
+            *before_ms = until_ms.min(*before_ms);
+            return;
+        }
+        self.drain_until_ms = Some(until_ms);
+        server.set_time(self.now);
+        server.hub.handle_stop(DRAIN_MS, self.now);
+        self.tell(|| format!("the server is asked to stop, within {patience_ms} ms"));
+    }
+
+    /// Ends the server if it stops and has nothing left to do, or no more time.
+    fn end_stop_if_due(&mut self) {
+        let (Some(until_ms), Some(server)) = (self.drain_until_ms, &self.server) else { return };
+        let is_drained = server.hub.is_drained();
+        if !is_drained && self.now.monotonic_ms < until_ms {
+            return;
+        }
+        if is_drained {
+            let is_told = |line: &Line| line.key.is_none() || line.audit.has_ended();
+            assert!(self.lines.iter().all(is_told), "a server that stops tells each connection");
+            self.count("drained stop");
+        }
+        self.end_stop();
+    }
+
+    fn end_stop(&mut self) {
+        self.drain_until_ms = None;
         let Some(server) = self.server.take() else { return };
         self.tell(|| "the server is stopped".to_owned());
         let stopped = server.storage.stop();
@@ -427,6 +466,7 @@ impl World {
         }
         self.close();
         moved += self.server.as_mut().map_or(0, Server::submit);
+        self.end_stop_if_due();
         moved > 0
     }
 
@@ -526,6 +566,9 @@ impl World {
             }
         }
         if self.lines[at].down.is_empty() && key.is_none() {
+            if self.lines[at].audit.has_gone_away() {
+                self.devices[device].check_finished(self.lines[at].number, &self.truth);
+            }
             self.drop_line(at, false);
             return true;
         }
@@ -560,7 +603,7 @@ impl World {
     }
 
     pub(super) fn accept(&mut self, device: Option<usize>) -> bool {
-        let Some(server) = &mut self.server else { return false };
+        let Some(server) = self.server.as_mut().filter(|_| self.drain_until_ms.is_none()) else { return false };
         let key = server.hub.handle_accepted(self.now);
         self.lines_made += 1;
         let number = self.lines_made;

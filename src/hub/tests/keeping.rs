@@ -105,6 +105,22 @@ fn the_list_of_groups_shows_marks_that_are_not_journalled_yet_and_is_paged() {
 }
 
 #[test]
+fn a_list_that_was_answered_before_the_newest_entries_names_no_mark_above_its_head() {
+    let mut world = World::new();
+    let alice = world.open("alice", "phone");
+    let tablet = world.open("alice", "tablet");
+    let group = world.create(alice, "", &[]).group;
+    world.loads_held = true;
+    let id = world.ask(alice, &Request::ListGroups { after: None, count_max: 0 });
+    let answer = world.take_answer();
+    world.send(tablet, group, b"hi");
+    world.ask(tablet, &Request::Acknowledge { marks: vec![Mark { group, received: 2, read: 2 }] });
+    world.storage(answer);
+    let Reply::GroupsListed { groups, .. } = world.reply(alice, id) else { panic!() };
+    assert_eq!((groups[0].head, groups[0].received, groups[0].read), (1, 1, 1));
+}
+
+#[test]
 fn groups_that_were_let_go_still_push_to_everybody_on_line() {
     let mut world = World::new();
     let (alice, bob) = (world.online("alice", "phone"), world.online("bob", "phone"));

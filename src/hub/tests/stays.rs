@@ -120,7 +120,9 @@ fn who_is_removed_while_it_attaches_is_told_where_its_stay_ended() {
         let early = answered_first.then(|| world.take_answer());
         let remove = Request::Remove { operation: world.operation(), group, members: users(&["bob"]) };
         assert_eq!(world.change(alice, &remove).seq, 3);
-        world.send(alice, group, b"about bob");
+        // The record changes once more before anybody looks.
+        let rename = Request::Rename { operation: world.operation(), group, title: "without bob".into() };
+        assert_eq!(world.change(alice, &rename).version, 4);
         match early {
             Some(event) => world.storage(event),
             None => assert!(world.answer_one()),
@@ -131,6 +133,25 @@ fn who_is_removed_while_it_attaches_is_told_where_its_stay_ended() {
         world.send(alice, group, b"more about bob");
         assert!(world.pushes(phone).is_empty());
     }
+}
+
+#[test]
+fn who_is_added_again_is_told_of_no_end_where_the_index_knows_of_it_first() {
+    let mut world = World::new();
+    let (alice, desk) = (world.online("alice", "phone"), world.open("bob", "desk"));
+    let group = world.create(alice, "", &["bob"]).group;
+    assert_eq!(world.leave(desk, group).seq, 2);
+    let rename = Request::Rename { operation: world.operation(), group, title: "without bob".into() };
+    assert_eq!(world.change(alice, &rename).version, 3);
+    world.synced = false;
+    let add = Request::Add { operation: world.operation(), group, members: users(&["bob"]) };
+    world.ask(alice, &add);
+    // On disk, and in the index; the hub has not heard of it.
+    world.apply_one();
+    let phone = world.attach("bob", "phone", &[(group, 1)]);
+    assert_eq!(world.pushes(phone), [Push::Ready]);
+    world.sync();
+    assert_eq!(world.packet(phone).from, 5);
 }
 
 #[test]

@@ -111,6 +111,9 @@ impl<D: Disk> Indexer<D> {
         let here = extents_key(group, seq);
         let nearest = self.overlay.nearest(&extents_key(group, 0), &here, Direction::Descending)?;
         let key = nearest.map_or(here, |(key, _)| key);
+        // The last value may have been let go of with all that stood in it: then what comes behind this entry must not
+        // go on in its key, which is below this one.
+        state.extents_last = state.extents_last.max(extents_first(&key).unwrap_or(seq));
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Extents(Vec::new()) });
         let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key)) };

@@ -8,14 +8,14 @@ use super::*;
 use crate::group::{Act, Author, Authority, Decision, Entry, Event, Record, Succession, create, decide};
 use crate::ids::{GroupId, OperationId, Principal, UserId};
 use crate::limits::OPERATIONS_REMEMBERED;
-use crate::store::carried::CarriedOperation;
+use crate::store::carried::{Carried, CarriedEntry, CarriedOperation};
 use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::index::IndexHome;
 use crate::store::index::memory::MemoryHome;
 use crate::store::journal::recovery;
 use crate::store::journal::tests::{effect, group, message, user};
 use crate::store::journal::writer::{Journal, Now, Writer};
-use crate::store::{Change, Damaged, Mark, Operation};
+use crate::store::{Change, Damaged, GroupState, Mark, Operation};
 
 const SEGMENT_BYTES: u32 = 256 * 1024;
 
@@ -353,6 +353,26 @@ fn an_operation_that_is_carried_again_behind_a_flush_changes_nothing() {
     let operations = rig.indexer.load_operations(&principal).unwrap();
     let seqs: Vec<u64> = operations[1..].iter().map(|operation| operation.seq).collect();
     assert_eq!((operations[0].fingerprint, seqs), (7, (1..=100).collect::<Vec<_>>()));
+}
+
+#[test]
+fn a_log_goes_on_behind_its_carried_entries_when_the_last_value_of_places_was_let_go() {
+    let mut rig = Rig::new(SEGMENT_BYTES);
+    let entry = |seq| Entry { seq, version: 1, at_ms: 1, sender: user("49"), by: None, event: text("") };
+    let carried = |seq| Carried::Entry(CarriedEntry { group: group(1), running_ms: 1, entry: entry(seq) });
+    let Change::Effect(creation) = created(group(1), "49", &[]) else { unreachable!() };
+    let record = Record::from_created(group(1), &creation.entry).unwrap();
+    let now = Now { running_ms: 1, wall_ms: 1 };
+    // What is left when the segments of 1 to 20 are cleaned, one after the other, with a floor that has moved to 15.
+    let mut slice: Vec<Carried> = (10..15).map(carried).collect();
+    slice.push(Carried::Floors(vec![(group(1), 15)]));
+    slice.push(Carried::Record(GroupState { record, head: 20, floor: 15, last_at_ms: 1 }));
+    slice.extend((15..=20).map(carried));
+    rig.writer.append(&[], &slice, now).unwrap();
+    rig.writer.append_batch([&message(21, ""), &message(22, "")], now).unwrap();
+    let mut made_anew = rig.replayed(&MemoryHome::default(), SEGMENT_BYTES);
+    let read = made_anew.read_entries(group(1), 1, u64::MAX, 1000, usize::MAX).unwrap().unwrap();
+    assert_eq!(read.iter().map(|entry| entry.seq).collect::<Vec<_>>(), (15..=22).collect::<Vec<_>>());
 }
 
 #[test]
