@@ -150,8 +150,11 @@ pub const INDEX_BACKLOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// takes to be made.
 pub const ENGINE_ROOM_MS: u64 = 2_000;
 
-/// Drain at a clean stop; closing the data directory comes behind it, and both take 10 s at most.
+/// A clean stop as a whole: what was begun is finished and sent, then the data directory is closed.
+pub const STOP_MS: u64 = 10_000;
+/// The first part of it; the rest at least is left to the data directory.
 pub const DRAIN_MS: u64 = 8_000;
+const _: () = assert!(DRAIN_MS < STOP_MS);
 /// Connections accepted in one turn of the loop.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Descriptors kept back for the journal, the index, and the program itself.

@@ -14,7 +14,7 @@ use super::peer::{Moved, Peer};
 use super::signals::Signals;
 use super::{FIRST_PEER, LISTENER, SIGNALS, WAKER};
 use crate::hub::{ConnectionKey, Hub, Now};
-use crate::limits::{ACCEPTS_PER_TURN, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN, WRITES_PER_TURN};
+use crate::limits::{ACCEPTS_PER_TURN, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN, STOP_MS, WRITES_PER_TURN};
 use crate::store::{Event as StoreEvent, Storage};
 
 /// Both clocks. Only here is either read on behalf of the hub.
@@ -104,7 +104,11 @@ impl Loop {
         tracing::info!("closing the data directory");
         match self.failure {
             Some(message) => Err(message),
-            None => self.storage.stop(),
+            None => {
+                let until_ms = self.drain_until_ms.unwrap_or(0) + STOP_MS - DRAIN_MS;
+                let left_ms = until_ms.saturating_sub(self.clock.now().monotonic_ms);
+                self.storage.stop_within(Duration::from_millis(left_ms))
+            }
         }
     }
 

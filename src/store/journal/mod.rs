@@ -3,6 +3,8 @@
 //! It owns the segments below `journal/`, knows the disk port, and knows nothing of threads, the index or the hub.
 //! Bytes are specified in [`packet`], [`segment`] and [`head`], crash points in `docs/durability.md`.
 
+#[cfg(test)]
+mod damage_tests;
 pub(crate) mod head;
 #[cfg(test)]
 mod head_tests;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,7 +32,8 @@ const RESERVE_SEGMENTS: u64 = 3;
 pub(super) struct Backups {
     task: Task,
     busy: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The last one, and what it says when it has ended.
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<()>)>>,
 }
 
 /// What a backup needs to know.
@@ -71,6 +72,7 @@ impl Backups {
             return self.task.report.say(Event::BackupDone { read, result: Err(BackupError::Busy) });
         }
         let (task, busy) = (self.task.clone(), self.busy.clone());
+        let (end, ended) = mpsc::channel();
         let run = move || {
             let result = task.run(&path);
             if let Err(error) = &result {
@@ -78,10 +80,12 @@ impl Backups {
             }
             busy.store(false, Ordering::SeqCst);
             task.report.say(Event::BackupDone { read, result });
+            // It may be a stop that waits for it.
+            let _ = end.send(());
         };
         let spawned = std::thread::Builder::new().name("backup".to_owned()).spawn(run);
         match spawned {
-            Ok(thread) => *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+            Ok(thread) => *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread, ended)),
             Err(error) => {
                 self.busy.store(false, Ordering::SeqCst);
                 let result = Err(BackupError::Failed(format!("the system gives no thread: {error}")));
@@ -90,11 +94,19 @@ impl Backups {
         }
     }
 
-    /// Waits for the end of a backup that is under way. `stopping` is set: it gives up at the next step.
-    pub(super) fn finish(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// Waits for the end of a backup that is under way, or until then; whether there is none any more. `stopping` is
+    /// set: it gives up at the next step.
+    pub(super) fn finish(&self, until: Instant) -> bool {
+        let Some((thread, ended)) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return true;
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            return false;
+        }
         // A panic of it was its own: it holds nothing that others need.
-        let _ = thread.map(JoinHandle::join);
+        let _ = thread.join();
+        true
     }
 }
 
@@ -129,15 +141,27 @@ impl Task {
         while Instant::now() < until {
             let (sealed, reply) = mpsc::channel();
             self.commits.send(journal::Message::Seal(sealed)).map_err(|_| BackupError::Stopping)?;
-            if let Some(sealed) = reply.recv().map_err(|_| BackupError::Stopping)? {
+            if let Some(sealed) = self.answer_of(&reply)? {
                 return Ok(sealed);
-            }
-            if self.stopping.load(Ordering::Relaxed) {
-                return Err(BackupError::Stopping);
             }
             // Without a spare there is nothing to go on in; the spare thread makes one, unless the disk is full.
             std::thread::park_timeout(LOOK);
         }
         Err(BackupError::NoSpace("the disk has no room for another segment".to_owned()))
+    }
+
+    /// What the journal's thread says, as long as storage does not stop: it may be stuck.
+    fn answer_of(&self, reply: &Receiver<Option<SealedLog>>) -> Result<Option<SealedLog>, BackupError> {
+        loop {
+            let answer = reply.recv_timeout(LOOK);
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(BackupError::Stopping);
+            }
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(BackupError::Stopping),
+            }
+        }
     }
 }

@@ -16,21 +16,22 @@ mod cleaning_tests;
 mod index;
 mod journal;
 mod room;
+mod running;
 mod spare;
 #[cfg(test)]
 mod steady;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod stepped;
 #[cfg(test)]
+mod stop_tests;
+#[cfg(test)]
 mod tests;
 mod waiting;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::{RngCore, SeedableRng};
@@ -45,9 +46,10 @@ use super::indexer::Indexer;
 use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
 use super::{Event, GroupQuota, OpenError, Request, Retention};
-use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN, STOP_MS};
 #[cfg(test)]
 use journal::SealedLog;
+use running::Running;
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -61,6 +63,11 @@ const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Room that the first grant is made of at least, if the disk has it.
 const START_ROOM_BYTES: u64 = 8 * PACKET_BYTES_MAX as u64;
+
+/// The names of the threads.
+const JOURNAL: &str = "journal";
+const INDEX: &str = "index";
+const SPARE: &str = "spare";
 
 /// Where storage lives.
 #[derive(Clone, Debug)]
@@ -98,7 +105,8 @@ pub struct Storage {
     stopping: Arc<AtomicBool>,
     #[cfg(test)]
     holds: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<Result<(), String>>>,
+    /// None once storage has been stopped.
+    running: Option<Running>,
     backups: backup::Backups,
     /// Given back last, when everything else is done.
     lock: Option<Lock>,
@@ -168,52 +176,66 @@ impl Storage {
         answer
     }
 
-    /// Finishes and syncs everything submitted, marks the journal as closed, and checkpoints the index.
-    pub fn stop(mut self) -> Result<(), String> {
-        self.finish()
+    /// Finishes and syncs everything submitted, marks the journal as closed, and checkpoints the index; as far as that is
+    /// possible in the time that a stop may take. An error names what failed, or what did not end: whatever was
+    /// acknowledged is on disk all the same.
+    pub fn stop(self) -> Result<(), String> {
+        self.stop_within(Duration::from_millis(STOP_MS))
+    }
+
+    /// The same with less time, or more.
+    pub(crate) fn stop_within(mut self, limit: Duration) -> Result<(), String> {
+        self.finish(limit)
     }
 
     /// Runs each machine on a thread of its own.
     fn spawn<D: Disk>(mut self, machines: Machines<D>) -> Self {
-        let Machines { journal, commit_queue, index, look_up_queue, spare, report, .. } = machines;
-        let mut spawn = |name: &str, run: Box<dyn FnOnce() -> Result<(), String> + Send>| {
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-            self.threads.push(thread.expect("the system gives a thread at the start"));
+        let Machines { journal, commit_queue, index, look_up_queue, spare, report, backlog } = machines;
+        let mut running = Running::default();
+        // Nobody waits in vain for a thread that panicked: not for what it was to report, nor for room in its queue.
+        let panicked = || {
+            let (report, backlog) = (report.clone(), backlog.clone());
+            move |message: &str| {
+                backlog.give_up();
+                report.say(Event::Failed { message: message.to_owned() });
+            }
         };
-        spawn(
-            "journal",
-            Box::new(move || {
-                let ended = catch_unwind(AssertUnwindSafe(|| journal.run(&commit_queue)));
-                // Nobody would wait for commits in vain if its thread panicked.
-                ended.unwrap_or_else(|panic| {
-                    let message = format!("the journal's thread: {}", super::index::sled::panic_text(&*panic));
-                    report.say(Event::Failed { message: message.clone() });
-                    Err(message)
-                })
-            }),
-        );
-        spawn("index", Box::new(move || index.run(&look_up_queue)));
-        spawn(
-            "spare",
-            Box::new(move || {
-                spare.run();
-                Ok(())
-            }),
-        );
+        running.spawn(JOURNAL, move || journal.run(&commit_queue), panicked());
+        running.spawn(INDEX, move || index.run(&look_up_queue), panicked());
+        let make_spares = move || {
+            spare.run();
+            Ok(())
+        };
+        running.spawn(SPARE, make_spares, panicked());
+        self.running = Some(running);
         self
     }
 
-    fn finish(&mut self) -> Result<(), String> {
+    fn finish(&mut self, limit: Duration) -> Result<(), String> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        let until = Instant::now() + limit;
         self.stopping.store(true, Ordering::Relaxed);
-        self.backups.finish();
         let _ = self.commits.send(journal::Message::Stop);
-        let mut outcome = Ok(());
-        for thread in self.threads.drain(..) {
-            let ended = thread.join().unwrap_or_else(|panic| Err(super::index::sled::panic_text(&*panic)));
-            outcome = outcome.and(ended);
+        // In this order: the journal's thread is the last to give the other two anything to do.
+        for name in [JOURNAL, INDEX, SPARE] {
+            if !running.wait(name, until) {
+                // It may go on one day, and must not meet another process in its directory.
+                std::mem::forget(self.lock.take());
+                let limit_ms = limit.as_millis();
+                return Err(format!("the {name} thread did not end within {limit_ms} ms: does the disk answer?"));
+            }
+            // Behind its last packets. It says so itself, but not when it panicked.
+            if name == JOURNAL {
+                let _ = self.look_ups.send(index::Message::Stop);
+            }
         }
-        self.lock = None;
-        outcome
+        if self.backups.finish(until) {
+            self.lock = None;
+        } else {
+            tracing::warn!("an unfinished backup does not end: its disk does not answer");
+            std::mem::forget(self.lock.take());
+        }
+        running.outcome()
     }
 }
 
@@ -240,7 +262,7 @@ impl Drop for CleaningHold {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        if let Err(message) = self.finish() {
+        if let Err(message) = self.finish(Duration::from_millis(STOP_MS)) {
             tracing::error!("storage did not end well: {message}");
         }
     }
@@ -341,18 +363,8 @@ impl<D: Disk> Parts<D> {
             holds: holds_,
         };
         let journal = journal::JournalThread::new(opened.writer, links);
-        let machines = Machines {
-            journal,
-            commit_queue,
-            index,
-            look_up_queue,
-            spare,
-            #[cfg(any(test, feature = "sim"))]
-            backlog,
-            report,
-        };
+        let machines = Machines { journal, commit_queue, index, look_up_queue, spare, backlog, report };
         let backups = backup::Backups::new(format, backup_report, commits.clone(), stopping.clone(), holds.clone());
-        let threads = Vec::new();
         let storage = Storage {
             commits,
             look_ups,
@@ -360,7 +372,7 @@ impl<D: Disk> Parts<D> {
             stopping,
             #[cfg(test)]
             holds,
-            threads,
+            running: None,
             backups,
             lock: None,
         };
@@ -418,7 +430,6 @@ struct Machines<D: Disk> {
     index: index::IndexThread<D>,
     look_up_queue: Receiver<index::Message>,
     spare: spare::SpareThread<D>,
-    #[cfg(any(test, feature = "sim"))]
     backlog: Arc<Backlog>,
     report: Report,
 }
