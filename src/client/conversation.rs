@@ -62,6 +62,8 @@ pub struct Conversation {
     hello: Option<Hello>,
     standing: Standing,
     greeting: Option<RequestId>,
+    /// The request that goes on with the feed of an earlier connection.
+    feeding: Option<RequestId>,
     last_call: u64,
     unanswered: BTreeMap<CallId, Unanswered>,
     asked: BTreeMap<RequestId, CallId>,
@@ -80,6 +82,7 @@ impl Conversation {
             hello,
             standing: Standing::Down,
             greeting: None,
+            feeding: None,
             last_call: 0,
             unanswered: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -117,6 +120,7 @@ impl Conversation {
     pub fn handle_connected(&mut self, now_ms: u64) -> Result<(), TooLarge> {
         self.session.reconnect(now_ms);
         self.asked.clear();
+        self.feeding = None;
         self.standing = Standing::Greeting;
         match self.hello.clone() {
             Some(hello) => self.greeting = Some(self.session.hello(hello)?),
@@ -241,6 +245,12 @@ impl Conversation {
         self.session.poll_expiry()
     }
 
+    /// Whether a call for a feed waits: a second feed on one connection would end it.
+    fn asks_for_feed(&self) -> bool {
+        let is_feed = |one: &Unanswered| matches!(one.what, What::Request { request: Request::Feed { .. }, .. });
+        self.unanswered.values().any(is_feed)
+    }
+
     fn enter(&mut self, what: What) -> CallId {
         self.last_call += 1;
         let call = CallId(self.last_call);
@@ -277,6 +287,11 @@ impl Conversation {
                     Reply::Error(reason) => self.session.set_closing(reason),
                     _ => self.handle_welcome(),
                 }
+            } else if self.feeding == Some(request) {
+                self.feeding = None;
+                if let Reply::Error(error) = reply {
+                    self.session.end_feed(error);
+                }
             } else if let Some(call) = self.asked.remove(&request)
                 && self.unanswered.remove(&call).is_some()
             {
@@ -297,8 +312,9 @@ impl Conversation {
             // It was on line before: nobody waits for this answer.
             self.session.attach_again();
         }
-        if let Some(position) = self.session.feed_position() {
-            self.session.request(&Request::Feed { position }).expect("a number fits one frame");
+        if let Some(position) = self.session.feed_position().filter(|_| !self.asks_for_feed()) {
+            let request = self.session.request(&Request::Feed { position }).expect("a number fits one frame");
+            self.feeding = Some(request);
         }
         let mut unanswered: Vec<CallId> = self.unanswered.keys().copied().collect();
         if planted!("client: what has no answer is not said again") {

@@ -306,6 +306,37 @@ fn the_feed_goes_on_behind_the_last_item() {
 }
 
 #[test]
+fn a_feed_that_cannot_go_on_on_the_next_connection_says_so_and_is_not_asked_for_again_by_itself() {
+    let mut bench = Bench::new();
+    bench.conversation.call(Request::Feed { position: 0 }, None).unwrap();
+    let (id, _) = bench.requests().remove(0);
+    bench.reply(id, &Reply::FeedBegun { position: 40 });
+    bench.conversation.handle_disconnected();
+    bench.connect();
+    let requests = bench.requests();
+    let [(id, Request::Feed { position: 40 })] = &requests[..] else { panic!("{requests:?}") };
+    bench.events();
+    let error = ErrorBody::new(ErrorCode::Truncated, 90, "");
+    bench.reply(*id, &Reply::Error(error.clone()));
+    assert_eq!(bench.events(), [Event::FeedEnded { error }]);
+    bench.conversation.handle_disconnected();
+    bench.connect();
+    assert_eq!(bench.said(), []);
+}
+
+#[test]
+fn a_feed_that_was_asked_for_and_not_begun_is_asked_for_once_on_the_next_connection() {
+    let mut bench = Bench::new();
+    bench.conversation.call(Request::Feed { position: 0 }, None).unwrap();
+    let (id, _) = bench.requests().remove(0);
+    bench.reply(id, &Reply::FeedBegun { position: 40 });
+    bench.conversation.handle_disconnected();
+    bench.conversation.call(Request::Feed { position: 50 }, None).unwrap();
+    bench.connect();
+    assert_eq!(bench.said(), [Request::Feed { position: 50 }]);
+}
+
+#[test]
 fn why_a_connection_ended_says_whether_to_come_back() {
     let closed_for = |code| {
         let mut bench = Bench::new();

@@ -90,6 +90,13 @@ pub enum Event {
         /// The members who had no live connection.
         offline: Vec<UserId>,
     },
+    /// A service's feed cannot go on where it stood, and does not by itself: cleaning has passed the position while there
+    /// was no connection (`TRUNCATED`, with the lowest that can be asked for), or the place is damaged. To go on,
+    /// ask for the feed again.
+    FeedEnded {
+        /// Why.
+        error: ErrorBody,
+    },
     /// The connection was lost; another one is being made. Nothing is lost by it but signals.
     Interrupted {
         /// What the server said about it, if it said anything.

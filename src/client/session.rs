@@ -261,6 +261,12 @@ impl Session {
         self.feed
     }
 
+    /// The feed cannot go on where it stood: it is not asked for again by itself.
+    pub(super) fn end_feed(&mut self, error: ErrorBody) {
+        self.feed = None;
+        self.groups.tell(Event::FeedEnded { error });
+    }
+
     pub(super) fn poll_expiry(&mut self) -> Option<u64> {
         self.expires_at_ms.take()
     }

@@ -3,6 +3,8 @@
 use rand::Rng;
 
 use super::device::operation_of;
+use super::manner::Manner;
+use super::truth::Attempt;
 use super::world::World;
 use crate::client::Standing;
 use crate::ids::{DeviceId, GroupId, OperationId, UserId};
@@ -20,13 +22,45 @@ impl World {
         if !self.tend(at) || self.devices[at].waiting() >= WAITING_MAX {
             return;
         }
-        let Some(request) = self.some_request(at) else { return };
+        let Some((request, user)) = self.some_call(at) else { return };
         if self.story.is_some() {
             let title = self.devices[at].title();
             let text = format!("{request:?}");
-            self.tell(|| format!("{title} asks: {}", text.chars().take(150).collect::<String>()));
+            let user = user.as_ref().map_or(String::new(), |user| format!(" for {user}"));
+            self.tell(|| format!("{title} asks{user}: {}", text.chars().take(150).collect::<String>()));
         }
-        self.devices[at].ask(request, &mut self.truth);
+        if let Request::Kick { user } = &request {
+            let cut = self.lines_of(user);
+            self.devices[at].kicks(cut);
+        }
+        self.devices[at].ask(request, user, &mut self.truth);
+    }
+
+    /// What a device asks, by what it is, and for whom if not for its own user.
+    fn some_call(&mut self, at: usize) -> Option<(Request, Option<UserId>)> {
+        match self.devices[at].manner() {
+            Manner::Keeps | Manner::Marks => self.some_request(at).map(|request| (request, None)),
+            Manner::Service => {
+                // Pages of history and lists are checked as users see them.
+                let request = self.some_request(at).filter(|request| operation_of(request).is_some())?;
+                let user = self.random.random_range(0..self.users.len());
+                Some((request, Some(self.users[user].clone())))
+            }
+            Manner::Operator => Some(self.some_look()),
+        }
+    }
+
+    /// What operators ask.
+    fn some_look(&mut self) -> (Request, Option<UserId>) {
+        let user = self.users[self.random.random_range(0..self.users.len())].clone();
+        let group = self.some_group();
+        match (self.random.random_range(0..12_u32), group) {
+            (0, _) => (Request::Kick { user }, None),
+            (1..4, Some(group)) => (Request::GetGroup { group, newer_than: 0 }, None),
+            (4..7, _) => (Request::ListGroups { after: None, count_max: 3 }, Some(user)),
+            (7..9, _) => (Request::Stats, None),
+            _ => (Request::Connections { after: 0, count_max: self.random.random_range(0..4) }, None),
+        }
     }
 
     /// Connects it if it can be, tells it the time; whether it is connected.
@@ -176,7 +210,8 @@ impl World {
         };
         if let Some(operation) = operation_of(&request) {
             let mallory = UserId::new("mallory").expect("a name");
-            self.truth.attempts.insert(operation, (mallory, request.clone()));
+            let attempt = Attempt { user: mallory, by: None, request: request.clone() };
+            self.truth.attempts.insert(operation, attempt);
         }
         request.encode_frame(bytes, 3);
     }

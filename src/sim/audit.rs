@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::manner::check_offline;
 use super::truth::{Kept, Truth};
-use crate::ids::{GroupId, UserId};
+use crate::group::Record;
+use crate::ids::{GroupId, Role, UserId};
 use crate::wire::{Deframer, FrameCaps, GroupPacket, GroupShown, HistoryOutcome, Kind, LogEntry, Push, Reply};
 
 /// One connection.
@@ -11,6 +13,9 @@ use crate::wire::{Deframer, FrameCaps, GroupPacket, GroupShown, HistoryOutcome, 
 pub(super) struct Audit {
     deframer: Deframer,
     user: Option<UserId>,
+    is_user: bool,
+    /// Up to where the feed was told.
+    feed: Option<u64>,
     /// The last seq of each group that was pushed.
     pushed: BTreeMap<GroupId, u64>,
     /// Groups of which nothing may be pushed before a page has reached the head.
@@ -20,6 +25,11 @@ pub(super) struct Audit {
 }
 
 impl Audit {
+    /// Whose it is, once the server has said so.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
     /// Whether the server has said why it closes.
     pub(super) fn has_ended(&self) -> bool {
         self.end.is_some()
@@ -92,13 +102,25 @@ impl Audit {
             }
             Push::TakenOver if self.behind.is_empty() => truth.rare.push("taken over"),
             Push::TakenOver => truth.rare.push("taken over during catch-up"),
-            Push::Ready | Push::AuthenticateSoon { .. } | Push::GoingAway { .. } | Push::FeedItem { .. } => {}
+            Push::FeedItem { position, group, seq, sender, offline } => {
+                let told = self.feed.replace(position).expect("a feed that has begun");
+                assert_eq!(
+                    truth.effect_behind(told),
+                    Some((position, group, seq)),
+                    "a feed has no gap, and what is durable"
+                );
+                assert_eq!(truth.group(group).entry(seq).map(|entry| &entry.sender), Some(&sender), "whose act it is");
+                check_offline(group, seq, &offline, truth);
+                truth.rare.push("told by a feed");
+            }
+            Push::Ready | Push::AuthenticateSoon { .. } | Push::GoingAway { .. } => {}
         }
     }
 
     fn hear_reply(&mut self, request: u32, reply: Reply, truth: &mut Truth) {
         if let Reply::Welcome(welcome) = &reply {
             self.user = Some(welcome.user.clone());
+            self.is_user = welcome.role == Role::User;
         }
         let user = self.user.as_ref();
         let known = || user.cloned().expect("nothing is answered before the hello");
@@ -111,9 +133,11 @@ impl Audit {
             Reply::Changed(_, changed) => _ = check_place(truth, changed.group, changed.seq, changed.version),
             Reply::GroupShown(GroupShown::Record { head, record, .. }) => {
                 let kept = truth.group(record.group);
-                assert_eq!(kept.records.get(&record.version), Some(&record), "the record as it was at its version");
+                // The wire does not say that a group is dissolved: only operators are shown one that is.
+                let was = kept.records.get(&record.version).map(|was| Record { dissolved: false, ..was.clone() });
+                assert_eq!(was.as_ref(), Some(&record), "the record as it was at its version");
                 assert!(head <= kept.head(), "a head that is durable");
-                assert!(record.has(&known()), "a record is shown to members");
+                assert!(!self.is_user || record.has(&known()), "a record is shown to members");
             }
             Reply::HistoryPage { groups } => {
                 let mut reached = Vec::new();
@@ -140,11 +164,12 @@ impl Audit {
             Reply::GroupsListed { groups, .. } => {
                 for line in groups {
                     let kept = truth.group(line.group);
-                    assert!(kept.stays.contains_key(&known()), "a list has one's own groups");
+                    assert!(!self.is_user || kept.stays.contains_key(&known()), "a list has one's own groups");
                     assert!(line.head <= kept.head(), "a head in a list is durable");
                     assert!(line.received <= line.head, "a mark in a list is below the head");
                 }
             }
+            Reply::FeedBegun { position } => self.feed = Some(position),
             Reply::Error(error) => {
                 if request == 0 && error_closes(error.code) {
                     self.end = Some(error.name());
@@ -153,6 +178,7 @@ impl Audit {
                     "SLOW" if !self.behind.is_empty() => truth.rare.push("cut for slowness during catch-up"),
                     "SLOW" => truth.rare.push("cut for slowness"),
                     "TIMEOUT" => truth.rare.push("timed out"),
+                    "KICKED" => truth.rare.push("kicked"),
                     _ => {}
                 }
             }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::truth::Truth;
+use super::manner::{Duties, Manner};
+use super::truth::{Attempt, Truth};
 use crate::client::{CallId, Conversation, Event as Told, Standing};
 use crate::group::Event;
-use crate::ids::{DeviceId, GroupId, OperationId, Principal, UserId};
+use crate::ids::{DeviceId, GroupId, OperationId, UserId};
 use crate::wire::{ErrorBody, GroupSeq, GroupShown, Hello, LogEntry, Reply, Request};
 
 /// What requests that are legal in themselves may be refused with.
@@ -20,6 +21,8 @@ struct Held {
 /// A call without an answer, and what was known when it was made.
 struct Asked {
     request: Request,
+    /// For whom a service asks.
+    user: Option<UserId>,
     /// The highest seq of its group that anybody had been told of.
     told: u64,
     /// Since when its user was in the group.
@@ -32,8 +35,8 @@ struct Asked {
 pub(super) struct Device {
     pub(super) user: UserId,
     name: DeviceId,
-    /// Whether it keeps what it was told, or goes by the user's marks.
-    keeps: bool,
+    manner: Manner,
+    pub(super) duties: Duties,
     pub(super) conversation: Conversation,
     held: BTreeMap<GroupId, Held>,
     /// The next seq of each group that it follows.
@@ -48,13 +51,14 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn new(user: UserId, name: &str, keeps: bool) -> Self {
+    pub(super) fn new(user: UserId, name: &str, manner: Manner) -> Self {
         let name = DeviceId::new(name).expect("a legal name");
-        let conversation = Conversation::new(Some(hello(&user, &name)));
+        let conversation = Conversation::new(Some(hello(&user, &name, manner)));
         let mut device = Self {
             user,
             name,
-            keeps,
+            manner,
+            duties: Duties::default(),
             conversation,
             held: BTreeMap::new(),
             nexts: BTreeMap::new(),
@@ -72,25 +76,50 @@ impl Device {
         format!("{}/{}", self.user, self.name.as_str())
     }
 
+    /// What it is.
+    pub(super) fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    fn keeps(&self) -> bool {
+        self.manner == Manner::Keeps
+    }
+
     fn attach(&mut self) {
-        if self.keeps {
-            let has: Vec<GroupSeq> =
-                self.held.iter().map(|(group, held)| GroupSeq { group: *group, seq: held.next - 1 }).collect();
-            self.nexts = self.held.iter().map(|(group, held)| (*group, held.next)).collect();
-            self.conversation.attach_device(&has);
-        } else {
-            self.held.clear();
-            self.nexts.clear();
-            self.conversation.attach_marks();
+        match self.manner {
+            Manner::Keeps => {
+                let has: Vec<GroupSeq> =
+                    self.held.iter().map(|(group, held)| GroupSeq { group: *group, seq: held.next - 1 }).collect();
+                self.nexts = self.held.iter().map(|(group, held)| (*group, held.next)).collect();
+                self.conversation.attach_device(&has);
+            }
+            Manner::Marks => {
+                self.held.clear();
+                self.nexts.clear();
+                self.conversation.attach_marks();
+            }
+            Manner::Service => self.ask_for_feed(),
+            Manner::Operator => self.duties.kicking.clear(),
         }
+    }
+
+    fn ask_for_feed(&mut self) {
+        let request = Request::Feed { position: self.duties.feed.unwrap_or(0) };
+        self.call(Asked { request, user: None, told: 0, joined: None, line: self.line });
+    }
+
+    /// It asks to cut off whoever has these connections.
+    pub(super) fn kicks(&mut self, lines: Vec<usize>) {
+        self.duties.kicking.push(lines);
     }
 
     /// The program ends and is started again, with what it has stored: positions, and changes without an answer.
     pub(super) fn restart(&mut self) {
-        self.conversation = Conversation::new(Some(hello(&self.user, &self.name)));
+        self.conversation = Conversation::new(Some(hello(&self.user, &self.name, self.manner)));
         self.line = None;
+        let asked = std::mem::take(&mut self.asked);
         self.attach();
-        for (_, asked) in std::mem::take(&mut self.asked) {
+        for asked in asked.into_values() {
             if operation_of(&asked.request).is_some() {
                 self.call(asked);
             }
@@ -98,18 +127,20 @@ impl Device {
     }
 
     fn call(&mut self, asked: Asked) {
-        let call = self.conversation.call(asked.request.clone(), None).expect("a small request");
+        let call = self.conversation.call(asked.request.clone(), asked.user.clone()).expect("a small request");
         self.asked.insert(call, asked);
     }
 
-    /// Asks something.
-    pub(super) fn ask(&mut self, request: Request, truth: &mut Truth) {
+    /// Asks something, a service for a user.
+    pub(super) fn ask(&mut self, request: Request, user: Option<UserId>, truth: &mut Truth) {
+        let whose = user.as_ref().unwrap_or(&self.user);
         if let Some(operation) = operation_of(&request) {
-            truth.attempts.insert(operation, (self.user.clone(), request.clone()));
+            let by = user.is_some().then(|| self.user.clone());
+            truth.attempts.insert(operation, Attempt { user: whose.clone(), by, request: request.clone() });
         }
         let kept = group_of(&request).and_then(|group| truth.groups.get(&group));
-        let (told, joined) = kept.map_or((0, None), |kept| (kept.told, kept.joined(&self.user)));
-        self.call(Asked { request, told, joined, line: self.line });
+        let (told, joined) = kept.map_or((0, None), |kept| (kept.told, kept.joined(whose)));
+        self.call(Asked { request, user, told, joined, line: self.line });
     }
 
     /// How many answers it waits for.
@@ -163,8 +194,18 @@ impl Device {
             }
             Told::Unreadable { error, .. } => assert_eq!(error.name(), "NOT_FOUND", "{error:?}"),
             Told::Behind { .. } => self.rare.push("behind in a group"),
+            Told::Feed { position, group, seq, .. } => self.duties.take_item(position, group, seq, truth),
+            Told::FeedEnded { error } => self.go_on_with_feed(&error),
             _ => {}
         }
+    }
+
+    /// Cleaning has passed the place at which the feed stood.
+    fn go_on_with_feed(&mut self, error: &ErrorBody) {
+        assert_eq!(error.name(), "TRUNCATED", "{error:?}");
+        self.rare.push("feed truncated");
+        self.duties.feed = Some(error.detail);
+        self.ask_for_feed();
     }
 
     fn follow(&mut self, group: GroupId, entry: &LogEntry) {
@@ -175,7 +216,7 @@ impl Device {
         if let Some(held) = self.held.get_mut(&group) {
             held.next = seq + 1;
         } else {
-            assert!(!self.keeps, "an entry comes behind its group");
+            assert!(!self.keeps(), "an entry comes behind its group");
         }
         if let LogEntry::Shown(entry) = entry
             && ends(&entry.event, &entry.sender, &self.user)
@@ -186,6 +227,7 @@ impl Device {
     }
 
     fn check_answer(&mut self, asked: &Asked, reply: &Reply, truth: &mut Truth) {
+        self.duties.take_answer(reply);
         let operation = operation_of(&asked.request);
         let (group, seq, version) = match reply {
             Reply::Created(created) => (created.group, created.seq, created.version),
@@ -198,7 +240,7 @@ impl Device {
             _ => return,
         };
         let operation = operation.expect("only changes are answered so");
-        let effect = truth.operation(&self.user, operation);
+        let effect = truth.operation(operation);
         let Some(effect) = effect else {
             let entry = truth.group(group).entry(version).expect("a version is an entry");
             let may_change_nothing = matches!(
@@ -212,6 +254,9 @@ impl Device {
     }
 
     fn check_refusal(&mut self, asked: &Asked, error: &ErrorBody, truth: &Truth) {
+        if let Request::Feed { .. } = asked.request {
+            return self.go_on_with_feed(error);
+        }
         assert!(REFUSALS.contains(&error.name()), "{error:?} to {:?}", asked.request);
         if error.name() == "STORAGE_FULL" {
             self.rare.push("refused for a full disk");
@@ -220,13 +265,9 @@ impl Device {
             && let Some(group) = group_of(&asked.request)
             && let Some(joined) = asked.joined
         {
-            let stays = truth.group(group).stays.get(&self.user).and_then(|stays| stays.last());
-            assert_ne!(
-                stays,
-                Some(&(joined, None)),
-                "{} was a member all the time, and is told of no group",
-                self.user
-            );
+            let user = asked.user.as_ref().unwrap_or(&self.user);
+            let stays = truth.group(group).stays.get(user).and_then(|stays| stays.last());
+            assert_ne!(stays, Some(&(joined, None)), "{user} was a member all the time, and is told of no group");
         }
     }
 
@@ -235,7 +276,7 @@ impl Device {
     pub(super) fn check_finished(&self, line: usize, truth: &Truth) {
         for asked in self.asked.values().filter(|asked| asked.line == Some(line)) {
             let Some(operation) = operation_of(&asked.request) else { continue };
-            let done = truth.operation(&self.user, operation);
+            let done = truth.operation(operation);
             assert!(done.is_none(), "{operation} was done, and the stop left it without an answer");
         }
     }
@@ -248,11 +289,11 @@ impl Device {
         for (id, kept) in &truth.groups {
             let is_member = kept.record.has(&self.user);
             let next = self.nexts.get(id);
-            if self.keeps {
+            if self.keeps() {
                 assert_eq!(self.held.contains_key(id), is_member, "{title} has exactly its groups: {id}");
             }
             assert!(is_member || next.is_none(), "{title} was told that {id} is over for it");
-            if is_member && (self.keeps || next.is_some()) {
+            if is_member && (self.keeps() || next.is_some()) {
                 assert_eq!(next, Some(&(kept.head() + 1)), "{title} has reached the head of {id}");
             }
             let Some(view) = self.conversation.session().group(*id) else { continue };
@@ -260,17 +301,16 @@ impl Device {
             assert_eq!((view.title(), view.version()), (&*kept.record.title, kept.record.version), "{title}: {id}");
             assert!(view.members().eq(kept.record.members.iter().map(|member| &member.user)), "{title}: {id}");
         }
-        for (operation, (user, _)) in &truth.attempts {
-            let key = (Principal::User(user.clone()), *operation);
-            if let Some(done) = truth.operations.get(&key) {
+        for operation in truth.attempts.keys() {
+            if let Some(done) = truth.operation(*operation) {
                 assert!(truth.group(done.group).head() >= done.seq);
             }
         }
     }
 }
 
-fn hello(user: &UserId, device: &DeviceId) -> Hello {
-    let token = format!("user:{user}");
+fn hello(user: &UserId, device: &DeviceId, manner: Manner) -> Hello {
+    let token = format!("{}:{user}", manner.role());
     Hello { version_min: 1, version_max: 1, features: 0, heartbeat_s: 15, device: device.clone(), token }
 }
 

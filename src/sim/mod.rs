@@ -7,8 +7,10 @@
 mod acts;
 mod audit;
 mod device;
+mod manner;
 mod plan;
 mod planted;
+mod rot;
 mod server;
 mod shrink;
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub enum Fault {
     FullDisk,
     /// The index is lost in a start.
     IndexLoss,
+    /// A bit of the journal flips between two lives.
+    BitFlip,
     /// Storage takes long for what it is asked.
     SlowStorage,
     /// Bytes come one by one.
@@ -46,7 +48,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::PowerCut,
         Self::Kill,
         Self::CutWithin,
@@ -55,6 +57,7 @@ impl Fault {
         Self::ShortWrite,
         Self::FullDisk,
         Self::IndexLoss,
+        Self::BitFlip,
         Self::SlowStorage,
         Self::SmallPieces,
         Self::Stall,
@@ -76,7 +79,7 @@ impl Fault {
             Self::Reset | Self::HalfOpen => 150,
             Self::Hostile | Self::SpuriousTurn => 500,
             Self::Stall | Self::SmallPieces | Self::SmallWindow => 2_500,
-            Self::SlowStorage | Self::IndexLoss | Self::ShortWrite => 5_000,
+            Self::SlowStorage | Self::IndexLoss | Self::ShortWrite | Self::BitFlip => 5_000,
         }
     }
 }
@@ -104,6 +107,10 @@ pub(super) struct Plan {
     pub(super) steps: u64,
     pub(super) clients: usize,
     pub(super) users: usize,
+    /// Whether a service acts for them and hears the feed.
+    pub(super) has_service: bool,
+    /// Whether an operator looks on, and cuts somebody off now and then.
+    pub(super) has_operator: bool,
     pub(super) segment_bytes: u32,
     pub(super) entries_kept: u64,
     pub(super) body_bytes_max: usize,
@@ -132,10 +139,13 @@ impl Plan {
         let entries_kept = random.random_range(1..=kept_max);
         let users = random.random_range(2..=4_usize);
         let clients = users + random.random_range(1..=3_usize);
+        let (has_service, has_operator) = (random.random_bool(0.3), random.random_bool(0.15));
         Self {
             steps: STEPS.min(cuts.steps_max),
             clients: clients.min(cuts.clients_max).max(1),
             users,
+            has_service,
+            has_operator,
             segment_bytes,
             entries_kept,
             body_bytes_max,

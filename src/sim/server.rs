@@ -1,5 +1,6 @@
 //! One life of the server: the hub, and storage that takes steps, from a start to a kill, a power cut or a stop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -12,15 +13,21 @@ use crate::ids::{Identity, Principal, Role, TokenError, UserId};
 use crate::store::stepped::{MemoryHome, Parts, SimulatedDisk, Stepped, SteppedClock};
 use crate::store::{Event, GroupQuota, OpenError, ReadId, Request, Retention};
 
-/// Reads tokens like `user:alice`.
+/// Reads tokens like `user:alice`, `service:gateway`, `operator:root`.
 struct Tokens;
 
 impl Authenticator for Tokens {
     fn authenticate(&self, token: &str, wall_ms: u64) -> Result<Identity, TokenError> {
-        let name = token.strip_prefix("user:").ok_or(TokenError::Rejected)?;
+        let (role, name) = token.split_once(':').ok_or(TokenError::Rejected)?;
+        let role = match role {
+            "user" => Role::User,
+            "service" => Role::Service,
+            "operator" => Role::Operator,
+            _ => return Err(TokenError::Rejected),
+        };
         let user = UserId::new(name).map_err(|_| TokenError::Rejected)?;
         let expires_at_ms = wall_ms + 365 * 86_400_000;
-        Ok(Identity { user, role: Role::User, device: None, expires_at_ms })
+        Ok(Identity { user, role, device: None, expires_at_ms })
     }
 }
 
@@ -84,7 +91,7 @@ impl Server {
     }
 }
 
-fn open(
+pub(super) fn open(
     disk: &SimulatedDisk,
     home: &MemoryHome,
     plan: &Plan,
@@ -115,8 +122,9 @@ pub(super) fn account(storage: &mut Stepped<SimulatedDisk>, truth: &Truth, users
     }
     for user in users {
         requests.push(Request::LoadUser { read, user: user.clone() });
-        requests.push(Request::LoadOperations { principal: Principal::User(user.clone()) });
     }
+    let principals: BTreeSet<&Principal> = truth.operations.keys().map(|(principal, _)| principal).collect();
+    requests.extend(principals.into_iter().map(|principal| Request::LoadOperations { principal: principal.clone() }));
     requests.iter().map(|request| storage.ask(request).expect("the index answers")).collect()
 }
 

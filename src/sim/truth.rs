@@ -65,13 +65,27 @@ impl Kept {
     }
 }
 
+/// What was asked for: whose act it is, the service that acts for the user, if one does, and what.
+pub(super) struct Attempt {
+    pub(super) user: UserId,
+    pub(super) by: Option<UserId>,
+    pub(super) request: Request,
+}
+
+impl Attempt {
+    /// Among whose operations it counts.
+    pub(super) fn principal(&self) -> Principal {
+        self.by.clone().map_or_else(|| Principal::User(self.user.clone()), Principal::Service)
+    }
+}
+
 /// All groups, and all that was asked.
 #[derive(Default)]
 pub(super) struct Truth {
     pub(super) groups: BTreeMap<GroupId, Kept>,
     pub(super) operations: BTreeMap<(Principal, OperationId), Operation>,
     /// What clients have asked for, by operation, and who.
-    pub(super) attempts: BTreeMap<OperationId, (UserId, Request)>,
+    pub(super) attempts: BTreeMap<OperationId, Attempt>,
     /// What was heard that is worth counting.
     pub(super) rare: Vec<&'static str>,
     effects: BTreeMap<u64, (GroupId, u64)>,
@@ -109,8 +123,15 @@ impl Truth {
     }
 
     /// Where the effect of an operation stands.
-    pub(super) fn operation(&self, user: &UserId, operation: OperationId) -> Option<&Operation> {
-        self.operations.get(&(Principal::User(user.clone()), operation))
+    pub(super) fn operation(&self, operation: OperationId) -> Option<&Operation> {
+        let attempt = self.attempts.get(&operation)?;
+        self.operations.get(&(attempt.principal(), operation))
+    }
+
+    /// The effect behind a place of the journal, and where that stands.
+    pub(super) fn effect_behind(&self, lsn: u64) -> Option<(u64, GroupId, u64)> {
+        let next = self.effects.range(lsn + 1..).next();
+        next.map(|(lsn, (group, seq))| (*lsn, *group, *seq))
     }
 
     /// A group of which somebody is told.
@@ -159,8 +180,11 @@ impl Truth {
     /// Whatever is in the journal was asked for, by whom it says, and as it says.
     fn check_attempt(&self, effect: &Effect) {
         let attempt = self.attempts.get(&effect.operation);
-        let (user, request) = attempt.unwrap_or_else(|| panic!("nobody asked for {effect:?}"));
-        assert_eq!(*user, effect.entry.sender, "the sender is who was authenticated");
+        let attempt = attempt.unwrap_or_else(|| panic!("nobody asked for {effect:?}"));
+        let Attempt { user, by, request } = attempt;
+        assert_eq!(*user, effect.entry.sender, "the sender is who was authenticated, or named by a service");
+        assert_eq!(*by, effect.entry.by, "what a service does for a user says so");
+        assert_eq!(attempt.principal(), effect.principal, "an operation is its principal's own");
         let fits = match (request, &effect.entry.event) {
             (Request::Create { title, .. }, Event::Created { title: made, members }) => {
                 title == made && members.first() == Some(user)

@@ -11,7 +11,9 @@ use rand::{Rng, SeedableRng};
 
 use super::audit::Audit;
 use super::device::Device;
+use super::manner::Manner;
 use super::plan::{Cuts, Fault, Plan};
+use super::rot;
 use super::server::{self, Server};
 use super::truth::Truth;
 use crate::client::Standing;
@@ -81,9 +83,13 @@ impl World {
         let users: Vec<UserId> = USERS[..plan.users].iter().map(|name| UserId::new(name).expect("a name")).collect();
         let device = |at: usize| {
             let name = ["phone", "tablet", "laptop"][at / users.len() % 3];
-            Device::new(users[at % users.len()].clone(), name, !at.is_multiple_of(4))
+            let manner = if at.is_multiple_of(4) { Manner::Marks } else { Manner::Keeps };
+            Device::new(users[at % users.len()].clone(), name, manner)
         };
-        let devices = (0..plan.clients).map(device).collect();
+        let mut devices: Vec<Device> = (0..plan.clients).map(device).collect();
+        let other = |name, manner| Device::new(UserId::new(name).expect("a name"), "rack", manner);
+        devices.extend(plan.has_service.then(|| other("gateway", Manner::Service)));
+        devices.extend(plan.has_operator.then(|| other("root", Manner::Operator)));
         let mut random = StdRng::seed_from_u64(seed);
         if random.random_range(0..10_000) < plan.rate(Fault::ShortWrite) {
             disk.shorten_writes();
@@ -306,6 +312,12 @@ impl World {
             let anew = server::account_anew(&self.disk, &home, &self.plan, &self.truth, &self.users);
             check_same(anew, &account, "recovered twice, it is the same");
             self.count("recovered twice");
+        }
+        if self.happens(Fault::BitFlip) {
+            let home = if self.random.random_bool(0.5) { MemoryHome::default() } else { self.home.fork() };
+            let known = (&self.truth, &self.users[..]);
+            let outcome = rot::check(&self.disk, &home, &self.plan, known, &mut self.random);
+            self.count(outcome);
         }
         self.server = Some(server);
     }
@@ -586,6 +598,12 @@ impl World {
         }
     }
 
+    /// The connections of a user that the server knows as its.
+    pub(super) fn lines_of(&self, user: &UserId) -> Vec<usize> {
+        let lines = self.lines.iter().filter(|line| line.key.is_some() && line.audit.user() == Some(user));
+        lines.map(|line| line.number).collect()
+    }
+
     fn leave_line(&mut self, at: usize) {
         let away_ms = if self.quiet { 0 } else { self.random.random_range(0..1_500) };
         let device = &mut self.devices[at];
@@ -701,8 +719,10 @@ impl World {
         server::check_account(&account, &self.truth);
         let anew = server::account_anew(&self.disk, &MemoryHome::default(), &self.plan, &self.truth, &self.users);
         check_same(anew, &account, "an index made anew is the one that was kept");
+        let lines: Vec<usize> = self.lines.iter().filter(|line| line.key.is_some()).map(|line| line.number).collect();
         for device in &self.devices {
             device.check_at_rest(&self.truth);
+            device.check_duties(&self.truth, &lines);
         }
         let cleaned = self.truth.groups.values().any(|kept| kept.floor > 1);
         if cleaned {

@@ -12,10 +12,14 @@ use crate::store::{FeedError, FeedItem, FeedPage, FeedPlace};
 /// Journal that one page reads at most.
 const STRETCH_BYTES: u32 = 1024 * 1024;
 
+/// The place of a journal without an effect. Whoever asks for 0 asks for what comes from now on, so it must not be 0,
+/// or a feed that is begun before anything was written could not go on; the first packet is always a watermark.
+const NOTHING_YET: u64 = 1;
+
 impl<D: Disk> Indexer<D> {
     /// A page of what stands behind a place; without one, nothing, and where the end is.
     pub(crate) fn read_feed(&mut self, after: Option<FeedPlace>, items_max: usize) -> Result<FeedPage, FeedError> {
-        let Some(folded) = self.folded else { return Ok(empty(0, None)) };
+        let Some(folded) = self.folded else { return Ok(empty(NOTHING_YET, None)) };
         let Some(after) = after else { return Ok(empty(folded.lsn, Some(folded.end))) };
         if after.lsn > folded.lsn {
             return Err(FeedError::Beyond { last: folded.lsn });

@@ -15,7 +15,7 @@ use crate::store::index::memory::MemoryHome;
 use crate::store::journal::recovery;
 use crate::store::journal::tests::{effect, group, message, user};
 use crate::store::journal::writer::{Journal, Now, Writer};
-use crate::store::{Change, Damaged, GroupState, Mark, Operation};
+use crate::store::{Change, Damaged, FeedPlace, GroupState, Mark, Operation};
 
 const SEGMENT_BYTES: u32 = 256 * 1024;
 
@@ -407,6 +407,16 @@ fn entries_of_interleaved_groups_over_several_segments_read_in_order() {
     }
     let nowhere = rig.indexer.read_entries(group(9), 1, 9, 9, 9).unwrap();
     assert_eq!(nowhere, Ok(Vec::new()));
+}
+
+#[test]
+fn a_feed_that_begins_before_anything_is_written_has_a_place_to_go_on_from() {
+    let mut rig = Rig::new(SEGMENT_BYTES);
+    let begun = rig.indexer.read_feed(None, 10).unwrap().through.lsn;
+    assert_ne!(begun, 0, "that would ask for what comes from now on");
+    rig.commit(&created(group(1), "49", &[]));
+    let page = rig.indexer.read_feed(Some(FeedPlace::behind(begun)), 10).unwrap();
+    assert_eq!(page.items.len(), 1);
 }
 
 #[test]

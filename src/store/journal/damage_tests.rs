@@ -177,6 +177,23 @@ fn a_log_that_ends_before_what_the_index_has_applied_is_refused() {
     assert!(!recovery::open(journal(&good), Some(elsewhere)).unwrap().index_agrees);
 }
 
+#[test]
+fn what_the_index_alone_knows_to_be_synced_is_marked_at_the_next_start() {
+    let disk = new_disk();
+    let mut opened = open(&disk).unwrap();
+    append(&mut opened.writer, 1..=1);
+    let placed = append(&mut opened.writer, 2..=2)[0];
+    disk.kill();
+    let applied = Applied { lsn: placed.lsn, end: placed.end() };
+    assert_eq!(recovery::open(journal(&disk), Some(applied)).unwrap().end.segment, 1, "it goes on in place");
+    disk.kill();
+    assert_eq!(recovered(&disk.fork()), up_to(2));
+    // The index is lost, and a bit flips in what was acknowledged long ago.
+    disk.tamper(&segment_path(1), |content| content[placed.position.offset as usize] ^= 1);
+    let Err(OpenError::Corrupt { file, .. }) = open(&disk) else { panic!("it looks torn") };
+    assert_eq!(file, segment_path(1));
+}
+
 /// Found by fuzzing: recovery counted on from such a header and overflowed.
 #[test]
 fn a_first_lsn_that_cannot_be_counted_on_is_refused() {

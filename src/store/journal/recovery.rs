@@ -113,6 +113,8 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
     let tail = if planted!("recovery: what stands above the watermark is dropped") { synced } else { tail };
     let clean = all_zero(&bytes, tail.offset);
     let changes_above = has_changes(&bytes, synced, tail);
+    let is_unmarked = scan.marked < scan.watermark
+        && has_changes(&bytes, tail_at(&bytes, &last, scan.marked.max(start_of(&last)))?, synced);
     let running_ms = scan.last.running_ms.max(last.running_ms);
     let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
     // What a kill left may be in memory only: the name of the last segment, which is used from here on, and the head,
@@ -124,7 +126,7 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
     remove_cleaned(&journal.disk, &cleaned)?;
     let (disk, segment_bytes) = (journal.disk.clone(), journal.segment_bytes);
     let trusts = clean && planted!("recovery: what a kill left is not synced again");
-    let writer = if trusts || clean && !changes_above {
+    let mut writer = if trusts || clean && !changes_above {
         go_on_in_place(journal, &bytes, synced, tail, first)?
     } else {
         tracing::warn!(
@@ -135,6 +137,10 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
         );
         write_again(journal, &bytes, synced, tail, first, last_now)?
     };
+    if is_unmarked && writer.end().segment == last.number {
+        // The index alone says that this was synced, and may be lost: then damage in it would look like a torn tail.
+        writer.mark_again(last_now)?;
+    }
     // Of the one before too: a kill may have come between the ending and this.
     release_rest(&disk, last.previous_end, segment_bytes);
     if writer.end().segment > last.number {
@@ -170,6 +176,8 @@ struct Scan {
     applied: Option<Applied>,
     applied_found: bool,
     watermark: Position,
+    /// The same by the journal alone, whatever the index says.
+    marked: Position,
     last: Now,
 }
 
@@ -313,6 +321,7 @@ fn scan_last(bytes: &[u8], header: &SegmentHeader, scan: &mut Scan) -> Result<Ta
             scan.watermark = scan.watermark.max(watermark.synced);
         }
     }
+    scan.marked = scan.watermark;
     if let Some(applied) = scan.applied
         && applied.end.segment == header.number
     {

@@ -154,6 +154,12 @@ impl<D: Disk> Writer<D> {
         })
     }
 
+    /// The same where a run before has not come to it.
+    pub(crate) fn mark_again(&mut self, now: Now) -> Result<(), DiskError> {
+        self.marked = false;
+        self.mark(now)
+    }
+
     /// Whether a marker is due.
     pub(crate) fn needs_mark(&self) -> bool {
         !self.marked && self.poisoned.is_none()
