@@ -58,7 +58,9 @@ impl std::error::Error for BackupError {}
 impl From<OpenError> for BackupError {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Disk(DiskError { kind: DiskErrorKind::NoSpace, .. }) => Self::NoSpace(error.to_string()),
+            OpenError::Full { .. } | OpenError::Disk(DiskError { kind: DiskErrorKind::NoSpace, .. }) => {
+                Self::NoSpace(error.to_string())
+            }
             OpenError::Corrupt { .. } => Self::Damaged(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
