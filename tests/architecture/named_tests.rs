@@ -48,7 +48,8 @@ fn names_in(page: &str) -> Vec<String> {
 
 fn paths_in(page: &str) -> Vec<String> {
     let is_path = |text: &&str| {
-        ["src/", "tests/"].iter().any(|start| text.starts_with(start)) && text.ends_with(".rs") && !text.contains(' ')
+        let is_source = Path::new(text).extension().is_some_and(|extension| extension == "rs");
+        ["src/", "tests/"].iter().any(|start| text.starts_with(start)) && is_source && !text.contains(' ')
     };
     quoted(page).filter(is_path).filter(|path| !path.contains(['{', '*'])).map(str::to_owned).collect()
 }

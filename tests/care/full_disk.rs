@@ -103,7 +103,6 @@ fn on_a_full_disk_changes_are_refused_reads_and_pushes_go_on_and_creates_go_on_w
 }
 
 #[test]
-#[ignore = "known gap (docs/durability.md): in some runs verify finds other remembered operations"]
 fn on_a_disk_that_stays_full_cleaning_gives_room_for_several_times_its_size() {
     let Some(disk) = Disk::mount(DISK_MIB * MIB) else { return };
     let server = disk.serve();

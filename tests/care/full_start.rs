@@ -88,9 +88,9 @@ fn an_index_that_has_to_be_made_anew_on_a_full_disk_is_made_or_the_start_says_wh
         copy_tree(&data, &disk.data());
         std::fs::remove_dir_all(disk.data().join("index")).expect("there was one");
         if free_mib == 0 {
-            disk.take_all()
+            disk.take_all();
         } else {
-            disk.take_until(free_mib * MIB)
+            disk.take_until(free_mib * MIB);
         }
         let groups = |server: &Server| server.connect(BOB, Role::User).list_groups().map(|groups| groups.len() as u64);
         match Server::try_start(&disk.data()) {
