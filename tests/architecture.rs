@@ -3,6 +3,9 @@
 //! The check is textual: comments, literals and `#[cfg(test)]` items are taken out, and every path that is left, in
 //! `use` trees and inline, is resolved to a module of the crate or to an outside name.
 
+#[path = "architecture/named_tests.rs"]
+mod named_tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -99,7 +99,7 @@ impl From<OpenError> for EngineError {
             }
             OpenError::NewerFormat { file, found, supported } => Self::NewerFormat { file, found, supported },
             OpenError::Corrupt { file, offset, reason } => Self::Corrupt { file, offset, reason },
-            OpenError::Disk(_) | OpenError::Index(_) => Self::CannotOpen { reason },
+            OpenError::Disk(_) | OpenError::Full { .. } | OpenError::Index(_) => Self::CannotOpen { reason },
         }
     }
 }

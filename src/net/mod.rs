@@ -92,7 +92,7 @@ impl StartError {
             Self::Storage(OpenError::NewerFormat { .. }) => "NEWER_FORMAT",
             Self::Storage(OpenError::Corrupt { .. }) => "DATA_DAMAGED",
             Self::Listen(_, error) if error.kind() == std::io::ErrorKind::AddrInUse => "PORT_IN_USE",
-            Self::Storage(OpenError::Disk(_) | OpenError::Index(_))
+            Self::Storage(OpenError::Disk(_) | OpenError::Full { .. } | OpenError::Index(_))
             | Self::Key(_)
             | Self::Listen(..)
             | Self::System(_) => "CANNOT_START",

@@ -102,14 +102,12 @@ impl Loop {
             peer.close(self.poll.registry(), &mut self.scratch);
         }
         tracing::info!("closing the data directory");
-        match self.failure {
-            Some(message) => Err(message),
-            None => {
-                let until_ms = self.drain_until_ms.unwrap_or(0) + STOP_MS - DRAIN_MS;
-                let left_ms = until_ms.saturating_sub(self.clock.now().monotonic_ms);
-                self.storage.stop_within(Duration::from_millis(left_ms))
-            }
+        if let Some(message) = self.failure {
+            return Err(message);
         }
+        let until_ms = self.drain_until_ms.unwrap_or(0) + STOP_MS - DRAIN_MS;
+        let left_ms = until_ms.saturating_sub(self.clock.now().monotonic_ms);
+        self.storage.stop_within(Duration::from_millis(left_ms))
     }
 
     fn is_over(&self) -> bool {

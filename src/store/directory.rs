@@ -12,7 +12,7 @@
 //! `FORMAT` is written last when a directory is made: without it, an empty journal is an interrupted first start, and
 //! anything else is damage.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -104,11 +104,34 @@ impl Drop for Lock {
     }
 }
 
-/// Makes the directory if it is missing (mode 0700), and locks it.
+/// Makes the directory if it is missing (mode 0700), and locks it. Until it has a `FORMAT` its name may be in memory only,
+/// and the names of those above it, whoever made them: all are synced, or a power cut could take the whole of it.
 pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| failed("create", directory, &error))?;
-    lock_existing(directory)
+    let lock = lock_existing(directory)?;
+    if !directory.join(FORMAT_FILE).exists() {
+        sync_above(directory)?;
+    }
+    Ok(lock)
+}
+
+/// Syncs each directory above one, as far as this process may: whoever made it, its name is durable then.
+pub(crate) fn sync_above(directory: &Path) -> Result<(), OpenError> {
+    sync_each_above(directory, &mut |above| rustix::fs::fsync(std::fs::File::open(above)?).map_err(Into::into))
+}
+
+fn sync_each_above(directory: &Path, sync: &mut dyn FnMut(&Path) -> std::io::Result<()>) -> Result<(), OpenError> {
+    let whole = directory.canonicalize().map_err(|error| failed("find", directory, &error))?;
+    for above in whole.ancestors().skip(1) {
+        match sync(above) {
+            Ok(()) => {}
+            // Who may not read it has made nothing in it, and some file systems know nothing to sync there.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {}
+            Err(error) => return Err(failed("sync", above, &error)),
+        }
+    }
+    Ok(())
 }
 
 /// Locks a directory that is there. Nothing but `LOCK` is changed.
@@ -129,8 +152,8 @@ pub(crate) fn lock_existing(directory: &Path) -> Result<Lock, OpenError> {
 
 fn failed(operation: &'static str, path: &Path, error: &std::io::Error) -> OpenError {
     let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => DiskErrorKind::NotFound,
-        std::io::ErrorKind::StorageFull => DiskErrorKind::NoSpace,
+        ErrorKind::NotFound => DiskErrorKind::NotFound,
+        ErrorKind::StorageFull => DiskErrorKind::NoSpace,
         _ => DiskErrorKind::Other(error.to_string()),
     };
     OpenError::Disk(DiskError { operation, path: path.display().to_string(), kind })
@@ -165,6 +188,23 @@ mod tests {
         disk.tamper("FORMAT", |content| *content = b"roundtable 9\nwhatever\n".to_vec());
         let newer = OpenError::NewerFormat { file: "FORMAT".to_owned(), found: 9, supported: DIRECTORY_FORMAT };
         assert_eq!(read_format(&disk), Err(newer));
+    }
+
+    #[test]
+    fn the_names_of_all_directories_above_a_new_one_are_synced_as_far_as_that_is_allowed() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("a/b/data");
+        std::fs::create_dir_all(&data).unwrap();
+        let mut synced = Vec::new();
+        sync_each_above(&data, &mut |above| {
+            synced.push(above.to_owned());
+            if synced.len() == 2 { Err(ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+        })
+        .unwrap();
+        let whole = place.path().canonicalize().unwrap();
+        assert_eq!(synced[..3], [whole.join("a/b"), whole.join("a"), whole]);
+        assert_eq!(synced.last().unwrap(), Path::new("/"));
+        assert!(sync_each_above(&data, &mut |_| Err(ErrorKind::Other.into())).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::disk::DiskError;
+use super::disk::{DiskError, DiskErrorKind};
 use super::journal::ReadError;
 
 /// Why storage did not start. Nothing was acknowledged, and no packet that was there is gone.
@@ -36,6 +36,15 @@ pub enum OpenError {
     },
     /// The file system refuses.
     Disk(DiskError),
+    /// The disk is too full to start on.
+    Full {
+        /// What there is no space for.
+        what: &'static str,
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes that have to be.
+        needed_bytes: u64,
+    },
     /// The index can neither be opened nor be made anew.
     Index(String),
 }
@@ -64,6 +73,14 @@ impl fmt::Display for OpenError {
                 f,
                 "{file} is damaged at offset {offset} ({reason}): restore a backup, or see `roundtable repair --dry-run`"
             ),
+            Self::Full { what, free_bytes, needed_bytes } => write!(
+                f,
+                "{what} needs {needed_bytes} bytes of free space, {free_bytes} are free: make room on the disk of the \
+                 data directory and start again; nothing is lost"
+            ),
+            Self::Disk(error) if error.kind == DiskErrorKind::NoSpace => {
+                write!(f, "{error}: make room on it and start again; nothing is lost")
+            }
             Self::Disk(error) => write!(f, "{error}: check the data directory's owner, mode and free space"),
             Self::Index(reason) => {
                 write!(f, "the index cannot be opened or made anew ({reason}): check space and rights of index/")

@@ -1,91 +1,30 @@
 //! A full disk under the real program: a file system of its own of a few segments, and a foreign file beside the data.
-//!
-//! The disk is a tmpfs, which needs the right to mount. Where that is missing the tests say so and check nothing.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use roundtable::client::{Client, Event};
 use roundtable::ids::{GroupId, Role};
 
+use super::disk::{Disk, MIB};
 use super::site::{ALICE, BOB, Server, run, segments, user};
 use super::talk::{KEPT, PATIENCE, Talk, is_full};
 
-const MIB: u64 = 1 << 20;
 const DISK_MIB: u64 = 96;
 /// Less than a server of 4 MiB segments wants free for another one, and enough for its index.
 const FULL_BYTES: u64 = 10 * MIB;
 
-/// A small file system; gone when it is dropped.
-struct Disk {
-    place: tempfile::TempDir,
-}
-
 impl Disk {
-    /// Nothing where it cannot be mounted; then it was said why.
-    fn mount() -> Option<Self> {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let size = format!("size={DISK_MIB}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "full-disk"]).arg(place.path()).output();
-        let why = match mounted {
-            Ok(output) if output.status.success() => return Some(Self { place }),
-            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        println!("SKIPPED, nothing was checked: a tmpfs cannot be mounted here: {why}");
-        None
-    }
-
-    fn data(&self) -> PathBuf {
-        self.place.path().join("data")
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let state = rustix::fs::statvfs(self.place.path()).expect("its state");
-        state.f_bavail * state.f_frsize
-    }
-
-    /// Somebody else's file; it takes space until so much is free.
-    fn take_until(&self, free_bytes: u64) {
-        let mut file = File::options().append(true).create(true).open(self.foreign()).expect("a file");
-        let zeros = vec![0; 64 * 1024];
-        while self.free_bytes() > free_bytes + zeros.len() as u64 {
-            file.write_all(&zeros).expect("there is space");
-        }
-    }
-
-    /// The same, to the last byte.
-    fn take_all(&self) {
-        let mut file = File::options().append(true).create(true).open(self.foreign()).expect("a file");
-        let zeros = vec![0; 4096];
-        while file.write_all(&zeros).is_ok() {}
-        assert_eq!(self.free_bytes(), 0);
-    }
-
-    fn give_back(&self) {
-        std::fs::remove_file(self.foreign()).expect("it is there");
-    }
-
-    fn foreign(&self) -> PathBuf {
-        self.place.path().join("foreign")
-    }
-
     fn serve(&self) -> Server {
-        let config = self.place.path().join("config.toml");
+        let config = self.place().join("config.toml");
         std::fs::write(&config, format!("retention_entries = {KEPT}\n")).expect("written");
         let config = config.to_str().expect("text").to_owned();
         Server::try_start_with(&self.data(), &["--config", &config]).unwrap_or_else(|refused| panic!("{refused:?}"))
     }
 }
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.place.path()).status();
-    }
-}
+/// Three segments full of what lives for ever: whenever one of them is the oldest, all of it has to be carried.
+const STAYS_BYTES: u64 = 12 * MIB;
 
 /// A clean stop, a look at all of it, and a start: nothing is damaged, nothing is lost.
 fn check_from_disk(disk: &Disk, server: Server, talk: &Talk) {
@@ -113,7 +52,7 @@ fn wait_for(client: &mut Client, wanted: impl Fn(&Event) -> bool) {
 
 #[test]
 fn on_a_full_disk_changes_are_refused_reads_and_pushes_go_on_and_creates_go_on_when_there_is_space() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = Disk::mount(DISK_MIB * MIB) else { return };
     let server = disk.serve();
     let mut talk = Talk::begin(&server);
     // What cleaning gives back is taken as well, until there is nothing more to be gained.
@@ -165,9 +104,11 @@ fn on_a_full_disk_changes_are_refused_reads_and_pushes_go_on_and_creates_go_on_w
 
 #[test]
 fn on_a_disk_that_stays_full_cleaning_gives_room_for_several_times_its_size() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = Disk::mount(DISK_MIB * MIB) else { return };
     let server = disk.serve();
     let mut talk = Talk::begin(&server);
+    // Otherwise nothing in the oldest segment would live: cleaning would need no room, and nobody had to keep any for it.
+    talk.say_what_stays(STAYS_BYTES);
     // Cleaning begins by itself at three segments or so: less is left than it would use.
     disk.take_until(FULL_BYTES + 3 * 4 * MIB);
     let first = first_segment(&disk.data());
@@ -179,7 +120,7 @@ fn on_a_disk_that_stays_full_cleaning_gives_room_for_several_times_its_size() {
 
 #[test]
 fn a_disk_that_others_fill_to_the_last_byte_stops_changes_and_not_the_server() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = Disk::mount(DISK_MIB * MIB) else { return };
     let server = disk.serve();
     let mut talk = Talk::begin(&server);
     disk.take_all();

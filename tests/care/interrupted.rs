@@ -1,12 +1,13 @@
-//! A repair that is killed at any moment can be run again.
+//! A repair that is killed at any moment can be run again; a backup that is killed is whole or none.
 
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::copies::operate;
 use crate::damage::check_saved;
-use crate::site::{program, run};
+use crate::site::{Server, finish, program, run, site};
 use crate::table::{KINDS, Kind, damaged};
 
 /// Kills in a usual run of the tests; `ROUNDTABLE_ROUNDS` says otherwise.
@@ -50,4 +51,48 @@ fn start_and_kill(data: &std::path::Path, after: Duration) -> bool {
     }
     child.kill().expect("it is killed");
     child.wait().expect("it ends").code().is_none()
+}
+
+#[test]
+fn a_backup_whose_server_is_killed_at_any_moment_is_whole_or_refused() {
+    let rounds = std::env::var("ROUNDTABLE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS_DEFAULT);
+    let seed = StdRng::from_os_rng().random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let takes = {
+        let (directory, data) = site().copy();
+        let server = Server::start(&data);
+        let from = Instant::now();
+        let backup = directory.path().join("backup");
+        assert_eq!(operate(&server, &data, &["backup", backup.to_str().expect("text")]).code, 0);
+        from.elapsed()
+    };
+    let (mut whole, mut cut) = (0, 0);
+    for round in 0..rounds {
+        let (directory, data) = site().copy();
+        let backup = directory.path().join("backup");
+        let mut server = Server::start(&data);
+        let address = server.address.clone();
+        let mut command = program(&["backup", backup.to_str().expect("text")]);
+        command.env("ROUNDTABLE_SERVER", &address).env("ROUNDTABLE_DATA", &data);
+        let mut asked = command.spawn().expect("backup runs");
+        let (from, after) = (Instant::now(), takes.mul_f64(random.random_range(0.2..1.1)));
+        while from.elapsed() < after {
+            std::hint::spin_loop();
+        }
+        server.kill();
+        let answered = asked.wait().expect("it ends").code() == Some(0);
+        let restored = directory.path().join("restored");
+        let outcome = finish(program(&["restore"]).arg(&backup).arg("--data").arg(&restored));
+        let what = format!("seed {seed}, round {round}: {outcome:?}");
+        if outcome.code == 0 {
+            whole += 1;
+            assert!(Server::start(&restored).logs() == site().logs, "{what}");
+        } else {
+            cut += 1;
+            assert!(!answered && !restored.join("FORMAT").exists(), "{what}");
+        }
+        assert!(Server::start(&data).logs() == site().logs, "{what}");
+    }
+    println!("seed {seed}: {whole} whole, {cut} cut");
+    assert!(cut > 0, "seed {seed}: no kill fell into a backup");
 }

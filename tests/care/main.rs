@@ -3,8 +3,10 @@
 mod cleaned;
 mod copies;
 mod damage;
+mod disk;
 mod exchange;
 mod full_disk;
+mod full_start;
 mod held;
 mod interrupted;
 mod site;

@@ -175,6 +175,20 @@ impl Server {
         groups.into_iter().map(|summary| (summary.group, log(&mut bob, summary.group))).collect()
     }
 
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it is there");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Waits for its end, by itself.
+    pub(crate) fn outcome(mut self) -> Outcome {
+        let mut stderr = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+        let code = self.child.wait().expect("it ends").code().expect("by itself");
+        Outcome { code, stdout: String::new(), stderr }
+    }
+
     /// SIGTERM; waits for the end.
     pub(crate) fn stop(mut self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");

@@ -40,6 +40,20 @@ impl Talk {
         self.said + 1
     }
 
+    /// Says so many bytes in groups of their own, so little in each that all of it is kept for ever.
+    pub(crate) fn say_what_stays(&mut self, bytes: u64) {
+        let mut left = bytes / BODY_BYTES as u64;
+        while left > 0 {
+            let group = self.client.create("stays", &[user(BOB)]).expect("created").group;
+            // The creation is an entry too.
+            let here = left.min(KEPT - 1);
+            for _ in 0..here {
+                self.client.send(group, vec![1; BODY_BYTES]).expect("there is room");
+            }
+            left -= here;
+        }
+    }
+
     /// Says the next thing. The client waits a second for room; whether there was any.
     pub(crate) fn say(&mut self) -> bool {
         let next = self.head() + 1;

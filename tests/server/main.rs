@@ -5,6 +5,7 @@
 mod descriptors;
 mod fan_out;
 mod garbage;
+mod memory;
 mod process;
 mod quota;
 mod reconnect;

@@ -10,7 +10,7 @@ use super::place::{failed, lock, names};
 use super::survey::survey;
 use super::{Finding, Progress};
 use crate::store::OpenError;
-use crate::store::directory::{Format, read_format, write_format};
+use crate::store::directory::{Format, read_format, sync_above, write_format};
 use crate::store::disk::real::RealDisk;
 use crate::store::disk::{Disk, DiskError, DiskErrorKind};
 use crate::store::journal::head::Head;
@@ -58,7 +58,9 @@ impl std::error::Error for BackupError {}
 impl From<OpenError> for BackupError {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Disk(DiskError { kind: DiskErrorKind::NoSpace, .. }) => Self::NoSpace(error.to_string()),
+            OpenError::Full { .. } | OpenError::Disk(DiskError { kind: DiskErrorKind::NoSpace, .. }) => {
+                Self::NoSpace(error.to_string())
+            }
             OpenError::Corrupt { .. } => Self::Damaged(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
@@ -195,9 +197,7 @@ fn fill(source: &Source<'_>, target: &Path, progress: &mut dyn FnMut(Progress)) 
     head::record(&disk, source.format.directory, Head { newest: source.last, first: source.first })?;
     disk.sync_directory(JOURNAL_DIRECTORY)?;
     write_format(&disk, source.format)?;
-    if let Some(parent) = target.parent() {
-        RealDisk::new(parent.to_owned()).sync_directory("")?;
-    }
+    sync_above(target)?;
     let last_lsn = check(source, &disk, progress)?;
     let mut files = vec!["FORMAT".to_owned(), format!("{JOURNAL_DIRECTORY}/{}", head::HEAD_FILE)];
     files.extend(numbers.into_iter().map(segment_path));

@@ -1,4 +1,5 @@
-//! A kill, a start that goes on, then a power cut: what a start finds may be in memory only, names too.
+//! Power cuts at each operation of a commit; and a kill, a start that goes on, then a power cut: what a start finds may
+//! be in memory only, names too.
 
 use super::segment::segment_path;
 use super::tests::{NOW, append, message, new_disk, open, recovered, up_to};
@@ -15,6 +16,42 @@ fn go_on_and_cut(disk: &SimulatedDisk, acknowledged: u64, when: &str) {
     append(&mut opened.writer, next..=next);
     disk.crash(|_| false);
     assert_eq!(recovered(disk), up_to(next), "{when}");
+}
+
+#[test]
+fn a_commit_and_its_marker_cut_by_power_at_any_operation_lose_nothing_acknowledged() {
+    for nth in 1.. {
+        let disk = new_disk();
+        disk.split_writes(16);
+        let mut opened = open(&disk).unwrap();
+        let before = disk.operations();
+        disk.fail(nth, Fault::FromThenOn);
+        let mut acknowledged = 0;
+        for batch in [1..=1, 2..=3] {
+            let changes: Vec<_> = batch.clone().map(|seq| message(seq, "a body")).collect();
+            if opened.writer.append_batch(&changes, NOW).is_err() {
+                break;
+            }
+            acknowledged = *batch.end();
+            if opened.writer.mark(NOW).is_err() {
+                break;
+            }
+        }
+        let complete = disk.operations() - before < nth;
+        for keep in 0..4_usize {
+            let cut = disk.fork();
+            cut.crash(|pending| keep == 3 || (keep > 0 && pending % 2 == keep - 1));
+            let seqs = recovered(&cut);
+            assert!(seqs.len() as u64 >= acknowledged, "operation {nth}, keep {keep}: {acknowledged} > {seqs:?}");
+            assert_eq!(seqs, up_to(seqs.len() as u64));
+            cut.crash(|_| false);
+            assert_eq!(recovered(&cut), seqs, "what a start has shown is durable");
+        }
+        if complete {
+            assert_eq!(acknowledged, 3);
+            break;
+        }
+    }
 }
 
 #[test]

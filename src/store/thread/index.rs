@@ -36,7 +36,7 @@ const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 8 * FLUSH_BYTES;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
 /// Space that has to be left on the disk for the next step of a flush: six times what it applies, and as much again.
-const FLUSH_FREE_BYTES: u64 = 2 * 1024 * 1024;
+pub(super) const FLUSH_FREE_BYTES: u64 = 2 * 1024 * 1024;
 /// Pause after which it is looked whether there is space for a flush again.
 const SPACE_AFTER: Duration = Duration::from_secs(1);
 /// How often in one run the index is made anew before storage gives up.
@@ -505,6 +505,13 @@ impl<D: Disk> IndexThread<D> {
                 Err(FoldError::Journal(error)) => return Err(format!("the index cannot follow the journal: {error}")),
                 Err(FoldError::Index(reason)) => reason,
             };
+            if !has_space(&self.reader) {
+                // A new one would need at least as much, beside what is moved aside.
+                let reason = reason.0;
+                return Err(format!(
+                    "the disk is too full for the index ({reason}): make room and start again; nothing is lost"
+                ));
+            }
             if self.renewals >= RENEWALS_MAX {
                 return Err(format!("the index failed again and again: {}", reason.0));
             }

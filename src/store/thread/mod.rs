@@ -69,6 +69,9 @@ const JOURNAL: &str = "journal";
 const INDEX: &str = "index";
 const SPARE: &str = "spare";
 
+/// What a new data directory needs beside its first segment: head, format, key, and an empty index.
+const NEW_DIRECTORY_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Where storage lives.
 #[derive(Clone, Debug)]
 pub struct StorageOptions {
@@ -294,6 +297,8 @@ impl<D: Disk> Parts<D> {
         // The index is opened before the journal, and before anything is answered: recovery has to know what the
         // index has applied, because a journal that ends before that is damaged. It costs a second or two where
         // there are a million groups; replay is what happens behind.
+        // On a full disk it fails, and looks as if it were broken.
+        self.require("the index", index::FLUSH_FREE_BYTES)?;
         let (mut indexer, mut rebuilding) = match self.open_index(format, reader.sibling()) {
             Ok(indexer) => (indexer, false),
             Err(error) => (self.new_index(format, &reader, &error)?, true),
@@ -393,12 +398,21 @@ impl<D: Disk> Parts<D> {
         for file in self.disk.list_or_none(log::JOURNAL_DIRECTORY)? {
             self.disk.remove(&format!("{}/{}", log::JOURNAL_DIRECTORY, file.name))?;
         }
+        self.require("a new data directory", u64::from(self.segment_bytes) + NEW_DIRECTORY_BYTES)?;
         let mut directory = [0; 16];
         self.random.fill_bytes(&mut directory);
         let format = Format { segment_bytes: self.segment_bytes & !7, directory };
         log::recovery::create(&mut self.journal(format))?;
         directory::write_format(&self.disk, format)?;
         Ok(format)
+    }
+
+    /// Refuses to begin what a full disk would end half-way.
+    fn require(&self, what: &'static str, needed_bytes: u64) -> Result<(), OpenError> {
+        match self.disk.free_bytes() {
+            Ok(free_bytes) if free_bytes < needed_bytes => Err(OpenError::Full { what, free_bytes, needed_bytes }),
+            _ => Ok(()),
+        }
     }
 
     fn journal(&mut self, format: Format) -> Journal<D> {

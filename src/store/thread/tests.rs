@@ -212,6 +212,30 @@ fn what_is_acknowledged_after_a_kill_in_a_first_start_survives_the_power_cut_tha
 }
 
 #[test]
+fn a_first_start_cut_by_power_at_any_operation_is_begun_again_or_goes_on() {
+    for nth in 1.. {
+        let mut complete = false;
+        for keep in 0..4_usize {
+            let disk = SimulatedDisk::new();
+            disk.fail(nth, Fault::FromThenOn);
+            complete = parts(&disk, &MemoryHome::default()).format().is_ok();
+            disk.crash(|pending| keep == 3 || (keep > 0 && pending % 2 == keep - 1));
+            let mut storage = Waiting::simulated(&disk, &MemoryHome::default());
+            fill(&mut storage, 3);
+            let before = storage.answers();
+            let cut = disk.fork();
+            cut.crash(|_| false);
+            drop(storage);
+            let mut storage = Waiting::simulated(&cut, &MemoryHome::default());
+            assert_eq!(storage.answers(), before, "operation {nth}, keep {keep}");
+        }
+        if complete {
+            break;
+        }
+    }
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_acknowledged_and_it_is_said() {
     let disk = SimulatedDisk::new();
     let mut storage = Waiting::simulated(&disk, &MemoryHome::default());
@@ -330,6 +354,31 @@ fn the_threads_clean_what_retention_lets_go_and_a_hold_keeps_every_segment() {
     let mut storage = Waiting::start(|wake| Parts { retention, ..parts(&disk, &MemoryHome::default()) }.start(wake));
     let after = storage.answers();
     assert!(after.contains("head: 400, floor: 3"), "{}", &after[..300]);
+}
+
+/// What sled rolled back, or somebody put back.
+#[test]
+fn an_index_from_before_the_beginning_of_the_log_is_made_anew() {
+    let (disk, home) = (SimulatedDisk::new(), MemoryHome::default());
+    let retention = Retention { entries_max: 20, ..Retention::default() };
+    let start = |home: &MemoryHome| Waiting::start(|wake| Parts { retention, ..parts(&disk, home) }.start(wake));
+    let mut storage = start(&home);
+    fill(&mut storage, 30);
+    storage.storage.stop().unwrap();
+    let old = home.fork();
+
+    let mut storage = start(&home);
+    let body: Arc<[u8]> = vec![7; 60_000].into();
+    for seq in 32..=300 {
+        let ticket = storage.commit(effect(group(1), seq, 1, "alice", GroupEvent::Message { body: body.clone() }));
+        storage.wait_durable(ticket);
+    }
+    while stat(&mut storage, "journal_cleaned_segment_count") < 2 {}
+    storage.storage.stop().unwrap();
+    assert!(!disk.exists("journal/00000001.seg").unwrap(), "what the old index goes on from is gone");
+    let mut storage = start(&old);
+    let after = storage.answers();
+    assert!(after.contains("head: 300") && after.contains("seq: 300,"), "{}", &after[..300]);
 }
 
 /// Figures for `docs/durability.md`: `cargo test --release --lib figures -- --ignored --nocapture`.
