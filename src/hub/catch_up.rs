@@ -100,9 +100,15 @@ impl Hub {
             places.entry(group).or_insert(Membership { group, joined: 1, until: None, received: 0, read: 0, head: 1 });
         }
         let mut behind = strangers(&basis, &places);
+        let mut joining = BTreeMap::new();
         for place in places.into_values() {
-            let ended = ended.get(&place.group).copied();
-            let Some(place) = self.newest_place(&user, place, ended) else { continue };
+            let (group, joined) = (place.group, place.joined);
+            let Some(place) = self.newest_place(&user, place, ended.get(&group).copied()) else {
+                if basis.shows(group) {
+                    joining.insert(group, Behind::Untold { from: joined + 1, shows: true });
+                }
+                continue;
+            };
             match lack(&basis, &place) {
                 Some(lack) => _ = behind.insert(place.group, lack),
                 None if place.until.is_none() => self.add_live(place.group, key),
@@ -112,6 +118,8 @@ impl Hub {
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
             session.notices = behind.keys().copied().collect();
             session.behind = behind;
+            // Told when they are released.
+            session.behind.append(&mut joining);
             session.ready_owed = true;
         }
         self.tell_notices(key);
@@ -202,15 +210,15 @@ impl Hub {
         let mut is_live = false;
         let push = match session.behind.get(&id).copied() {
             None | Some(Behind::Told | Behind::Gone { .. }) => None,
-            Some(Behind::Untold { .. }) if !is_member => {
+            Some(Behind::Untold { shows: false, .. }) if !is_member => {
                 session.behind.remove(&id);
                 None
             }
-            Some(Behind::Owed { .. }) if !is_member => {
+            Some(Behind::Untold { .. } | Behind::Owed { .. }) if !is_member => {
                 session.behind.remove(&id);
                 Some(Push::Gone { group: id, until: group.durable.version })
             }
-            Some(lack @ (Behind::Untold { from } | Behind::Owed { from })) => {
+            Some(lack @ (Behind::Untold { from, .. } | Behind::Owed { from })) => {
                 let from = from.max(group.floor).min(head + 1);
                 if from > head {
                     session.behind.remove(&id);
@@ -302,6 +310,6 @@ fn lack(basis: &Basis, place: &Membership) -> Option<Behind> {
         (Some(seq), None) if seq >= place.head => None,
         (Some(seq), None) if seq >= place.joined => Some(Behind::Owed { from: seq + 1 }),
         // It has the group from an earlier stay of its user at most: the record that it has misses what was between.
-        (Some(_) | None, None) => Some(Behind::Untold { from: place.joined + 1 }),
+        (Some(_) | None, None) => Some(Behind::Untold { from: place.joined + 1, shows: has.is_some() }),
     }
 }

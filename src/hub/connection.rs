@@ -87,11 +87,19 @@ pub(super) enum Basis {
     Marks,
 }
 
+impl Basis {
+    /// Whether the device shows a group, as far as that is known.
+    pub(super) fn shows(&self, group: GroupId) -> bool {
+        matches!(self, Self::Device(has) if has.contains_key(&group))
+    }
+}
+
 /// Why a group is not live on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// The device does not have the group: the group packet is owed, to be read on from this seq.
-    Untold { from: u64 },
+    /// The device does not have the group, or it `shows` it from an earlier stay of its user: the group packet is owed,
+    /// to be read on from this seq.
+    Untold { from: u64, shows: bool },
     /// The device has it up to here: a notice is owed.
     Owed { from: u64 },
     /// It was told; an answer to a history request that reaches the head makes it live.

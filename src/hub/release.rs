@@ -305,8 +305,8 @@ impl Hub {
             }
             match session.behind.get_mut(&group) {
                 None | Some(Behind::Gone { .. }) => {}
-                Some(Behind::Untold { .. }) => _ = session.behind.remove(&group),
-                Some(lack @ (Behind::Told | Behind::Owed { .. })) => {
+                Some(Behind::Untold { shows: false, .. }) => _ = session.behind.remove(&group),
+                Some(lack @ (Behind::Told | Behind::Owed { .. } | Behind::Untold { .. })) => {
                     *lack = Behind::Gone { until, from: None };
                     session.notices.push_back(group);
                     self.tell_more(key);
@@ -409,7 +409,9 @@ fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupI
             true
         }
         Presence::Attached => {
-            session.behind.insert(group, Behind::Untold { from });
+            let before = session.behind.get(&group).copied();
+            let shows = before.is_some_and(|before| !matches!(before, Behind::Untold { shows: false, .. }));
+            session.behind.insert(group, Behind::Untold { from, shows });
             session.notices.push_back(group);
             false
         }

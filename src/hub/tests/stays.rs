@@ -3,7 +3,7 @@
 use super::world::{Got, Peer, Reading, World, history_request, page_seqs, users};
 use crate::ids::GroupId;
 use crate::limits::OUTPUT_BYTES_SOFT;
-use crate::wire::{Attach, GroupSeq, HistoryOutcome, Push, Reply, Request};
+use crate::wire::{Attach, GroupSeq, HistoryOutcome, HistoryRequest, Push, Reply, Request};
 
 /// bob's phone takes nothing, and more than the soft limit waits for it, of a group that is not the trio's.
 fn choked(world: &mut World, phone: Peer) {
@@ -133,6 +133,32 @@ fn who_is_removed_while_it_attaches_is_told_where_its_stay_ended() {
         world.send(alice, group, b"more about bob");
         assert!(world.pushes(phone).is_empty());
     }
+}
+
+#[test]
+fn a_device_that_shows_an_earlier_stay_is_told_of_the_end_of_one_that_it_never_heard_of() {
+    let mut world = World::new();
+    let alice = world.online("alice", "phone");
+    let group = world.create(alice, "", &["bob"]).group;
+    let other = world.create(alice, "", &["bob"]).group;
+    world.send(alice, other, &vec![b'z'; 40_000]);
+    let change = |world: &mut World, members: &[&str], is_added: bool| {
+        let (operation, members) = (world.operation(), users(members));
+        let add = Request::Add { operation, group, members: members.clone() };
+        world.change(alice, &if is_added { add } else { Request::Remove { operation, group, members } }).seq
+    };
+    assert_eq!((change(&mut world, &["bob"], false), change(&mut world, &["bob"], true)), (2, 3));
+    // Bob's phone was away meanwhile. It is to be told the packet, but its output is full.
+    let phone = world.open("bob", "phone");
+    world.set_reading(phone, Reading::Nothing);
+    let groups = vec![GroupSeq { group: other, seq: 2 }];
+    world.ask(phone, &Request::History(HistoryRequest { groups, entries_max: 0, bytes_max: 0 }));
+    let groups = vec![GroupSeq { group, seq: 1 }, GroupSeq { group: other, seq: 2 }];
+    world.ask(phone, &Request::Attach(Attach::Device { more: false, groups }));
+    assert!(world.waiting(phone) > OUTPUT_BYTES_SOFT / 2);
+    assert_eq!(change(&mut world, &["bob"], false), 4);
+    world.set_reading(phone, Reading::Everything);
+    assert_eq!(world.pushes(phone), [Push::Gone { group, until: 4 }, Push::Ready]);
 }
 
 #[test]
