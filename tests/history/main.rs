@@ -16,6 +16,7 @@
 
 mod checker;
 mod clients;
+mod controls;
 mod device;
 mod disk;
 mod format;
