@@ -117,24 +117,34 @@ impl Changes {
     }
 }
 
-/// What the journal's thread had done when it said each of its events, in their order. It is told behind the event, so
-/// it has to be waited for.
-type Told = Receiver<Tally>;
+/// The journal's thread at the moment when it has said something.
+struct Told {
+    /// What it had done by then. It is told behind the event, so it has to be waited for.
+    tallies: Receiver<Tally>,
+    /// It goes on when it is told to, or when nobody tells it any more: so a change can be queued before the rest of its
+    /// turn, whatever the machine is busy with.
+    go_on: mpsc::Sender<()>,
+}
 
 fn watched(disk: &SimulatedDisk, retention: Retention) -> (Waiting, Told) {
-    let (tell, told) = mpsc::channel();
+    let (tell, tallies) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let goes_on = Mutex::new(goes_on);
     let seen = disk.clone();
     let storage = Waiting::start(|wake| {
         let wake: Wake = Arc::new(move || {
             if std::thread::current().name() == Some(JOURNAL) {
                 // Nobody counts any more at the end.
                 let _ = tell.send(seen.with_tally(JOURNAL, || ()).0);
+                wake();
+                let _ = goes_on.lock().unwrap().recv();
+            } else {
+                wake();
             }
-            wake();
         });
         Parts { retention, ..parts(disk, &MemoryHome::default()) }.start(wake)
     });
-    (storage, told)
+    (storage, Told { tallies, go_on })
 }
 
 /// What the journal's thread did from the moment when a change was queued until its report.
@@ -155,13 +165,22 @@ fn waits(seed: u64, changes: u64, retention: Retention) -> (Vec<Wait>, u64) {
     for number in 1..=changes {
         let change = load.next();
         let request = Request::Commit { ticket: Ticket(number), change };
+        // The next change is queued as soon as the last is reported, before the rest of that turn; or at some time.
+        let at_once = number % 2 == 0;
+        if number > 1 && !at_once {
+            told.go_on.send(()).unwrap();
+        }
         let (before, ()) = disk.with_tally(JOURNAL, || storage.storage.submit(request));
+        if at_once {
+            told.go_on.send(()).unwrap();
+        }
         let after = storage.wait(|event| match event {
             Event::Credit { .. } => {
-                told.recv().unwrap();
+                told.tallies.recv().unwrap();
+                told.go_on.send(()).unwrap();
                 None
             }
-            Event::Durable { .. } => Some(told.recv().unwrap()),
+            Event::Durable { .. } => Some(told.tallies.recv().unwrap()),
             Event::Failed { message } => panic!("{message}"),
             _ => None,
         });
@@ -169,6 +188,7 @@ fn waits(seed: u64, changes: u64, retention: Retention) -> (Vec<Wait>, u64) {
         let in_roll = u64::from(before.renames > 0 && before.syncs_since_rename < 2);
         waits.push(Wait { syncs: after.syncs - before.syncs, rolls: after.renames - before.renames + in_roll });
     }
+    drop(told);
     let cleaned = stat(&mut storage, "journal_cleaned_segment_count");
     load.check(&mut storage, retention.entries_max);
     (waits, cleaned)
