@@ -60,6 +60,8 @@ struct Play {
     /// A service that acts for users.
     service: Peer,
     groups: Vec<GroupId>,
+    /// Connections whose other end is gone without a word.
+    half_open: Vec<Peer>,
     seen: Seen,
 }
 
@@ -218,7 +220,7 @@ impl Play {
             unanswered: Vec::new(),
         };
         let devices = USERS.iter().chain(&USERS).enumerate().map(device).collect();
-        Self { world, random, devices, service, groups: Vec::new(), seen: Seen::default() }
+        Self { world, random, devices, service, groups: Vec::new(), half_open: Vec::new(), seen: Seen::default() }
     }
 
     fn connect(&mut self, at: usize) {
@@ -308,6 +310,7 @@ impl Play {
                     } else {
                         // Nobody tells the server: the next connection of the device takes over.
                         *self.seen.rare.entry("half open").or_default() += 1;
+                        self.half_open.push(peer);
                     }
                 }
             }
@@ -499,6 +502,13 @@ fn play(seed: u64) -> Play {
     }
     play.drain();
     play.check();
+    // One that never went on line is not taken over: what waits for it does so until it has been silent for too long.
+    for peer in std::mem::take(&mut play.half_open) {
+        if play.world.is_open(peer) {
+            play.world.disconnect(peer);
+        }
+    }
+    play.drain();
     play.world.hub.check_idle();
     play
 }
