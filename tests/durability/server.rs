@@ -67,7 +67,7 @@ impl Server {
         child.wait().expect("it ends");
     }
 
-    fn spawn(data: &Path, address: &str) -> Child {
+    pub(crate) fn spawn(data: &Path, address: &str) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roundtable"));
         command.args(["serve", "--listen", address, "--segment-mib", "4", "--data"]).arg(data);
         for name in ["SERVER", "TOKEN", "DATA", "CLUSTER"] {
@@ -82,8 +82,14 @@ impl Server {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(mut self) {
+    pub(crate) fn kill(self) {
+        self.kill_and(|| {});
+    }
+
+    /// SIGKILL, and something that has to happen before it can end.
+    pub(crate) fn kill_and(mut self, then: impl FnOnce()) {
         self.child.kill().expect("it is killed");
+        then();
         self.child.wait().expect("it ends");
     }
 
@@ -94,6 +100,20 @@ impl Server {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
         let status = self.child.wait().expect("it ends");
         (status, from.elapsed())
+    }
+
+    /// Waits until it has ended by itself; gives how, or nothing if it was still there after a while.
+    pub(crate) fn wait_until_it_ends(mut self) -> Option<Refused> {
+        let mut stderr = self.child.stderr.take().expect("piped");
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            // The pipe ends with the process.
+            let _ = stderr.read_to_string(&mut text);
+            let _ = sender.send(text);
+        });
+        let stderr = ended.recv_timeout(PATIENCE).ok()?;
+        Some(Refused { code: self.child.wait().expect("it ends").code(), stderr })
     }
 
     /// Connects as a user.
