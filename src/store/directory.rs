@@ -106,9 +106,27 @@ impl Drop for Lock {
 
 /// Makes the directory if it is missing (mode 0700), and locks it.
 pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| failed("create", directory, &error))?;
+    make(directory).map_err(|error| failed("create", directory, &error))?;
     lock_existing(directory)
+}
+
+/// Makes the directory and whatever is missing above it, and the names of all of them durable: else a power cut takes
+/// the whole directory with everything that was synced in it. Its own name is synced at each start, because after a
+/// kill in the first one it may be in memory only.
+fn make(directory: &Path) -> std::io::Result<()> {
+    let missing = directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    let depth = missing.count();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let directory = directory.canonicalize()?;
+    for parent in directory.ancestors().skip(1).take(depth.max(1)) {
+        let synced = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
+        match synced {
+            // Whoever may not even list it did not make what is in it.
+            Err(error) if depth == 0 && error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Locks a directory that is there. Nothing but `LOCK` is changed.
@@ -165,6 +183,19 @@ mod tests {
         disk.tamper("FORMAT", |content| *content = b"roundtable 9\nwhatever\n".to_vec());
         let newer = OpenError::NewerFormat { file: "FORMAT".to_owned(), found: 9, supported: DIRECTORY_FORMAT };
         assert_eq!(read_format(&disk), Err(newer));
+    }
+
+    #[test]
+    fn a_directory_is_made_with_whatever_is_missing_above_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        drop(lock(&deep).unwrap());
+        assert!(deep.join(LOCK_FILE).exists());
+        drop(lock(&deep).unwrap());
+        let file = directory.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let refused = lock(&file.join("below")).unwrap_err().to_string();
+        assert!(refused.contains("below"), "{refused}");
     }
 
     #[test]
