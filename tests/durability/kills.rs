@@ -125,7 +125,9 @@ impl Run {
 
     pub(crate) fn take(&mut self, load: Load) {
         let (operations, sights) = load.end();
-        operations.into_iter().for_each(|operation| self.note(operation));
+        for operation in operations {
+            self.note(operation);
+        }
         for sight in sights {
             self.ledger.witness(sight);
         }

@@ -46,7 +46,18 @@ impl Server {
     }
 
     fn try_start_at(data: &Path, address: &str) -> Result<Self, Refused> {
-        let mut child = Self::spawn(data, address);
+        Self::announced(Self::spawn(data, address), data)
+    }
+
+    /// Starts one in an environment of its own.
+    pub(crate) fn try_start_under(data: &Path, environment: &[(&str, &Path)]) -> Result<Self, Refused> {
+        let mut command = Self::command(data, "127.0.0.1:0");
+        let child = command.envs(environment.iter().copied()).spawn().expect("serve runs");
+        Self::announced(child, data)
+    }
+
+    /// Waits until it listens.
+    fn announced(mut child: Child, data: &Path) -> Result<Self, Refused> {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
         let Some(address) = line.trim_end().strip_prefix("listening on ") else {
@@ -68,13 +79,17 @@ impl Server {
     }
 
     pub(crate) fn spawn(data: &Path, address: &str) -> Child {
+        Self::command(data, address).spawn().expect("serve runs")
+    }
+
+    fn command(data: &Path, address: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roundtable"));
         command.args(["serve", "--listen", address, "--segment-mib", "4", "--data"]).arg(data);
         for name in ["SERVER", "TOKEN", "DATA", "CLUSTER"] {
             command.env_remove(format!("ROUNDTABLE_{name}"));
         }
         command.env("ROUNDTABLE_LOG", "off").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("serve runs")
+        command
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -96,10 +111,14 @@ impl Server {
     /// SIGTERM; gives how it ended and how long that took.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
         let from = Instant::now();
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+        self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().expect("it ends");
         (status, from.elapsed())
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it is there");
     }
 
     /// Waits until it has ended by itself; gives how, or nothing if it was still there after a while.

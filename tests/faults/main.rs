@@ -10,9 +10,21 @@
 //!
 //! Clients, their ledger and what compares it with a server are those of `tests/durability`.
 
+#![allow(clippy::unnecessary_wraps, reason = "all rows have one signature, and some can always be tried")]
+
+mod clock;
+mod crowd;
 mod disk;
+mod frames;
+mod operations;
+mod peer;
 mod power;
+mod rot;
+mod silent;
+mod slow_sync;
+mod stopped;
 mod table;
+mod terminated;
 
 #[path = "../durability/checker.rs"]
 mod checker;
@@ -29,12 +41,29 @@ mod load;
 #[allow(dead_code, reason = "the tests of tests/durability use the rest")]
 mod server;
 
+#[path = "../server/swarm.rs"]
+#[allow(clippy::unwrap_used, dead_code, reason = "slow readers use the rest")]
+mod swarm;
+
 use std::process::ExitCode;
 
 use table::Row;
 
 /// All rows, in the order of the table.
-const ROWS: &[Row] = &[Row { name: "power_cuts", fault: "power cut", run: power::run }];
+const ROWS: &[Row] = &[
+    Row { name: "power_cuts", fault: "power cut", run: power::run },
+    Row { name: "failing_disk", fault: "n-th operation of the disk fails", run: operations::failing },
+    Row { name: "failing_syncs", fault: "n-th sync fails", run: operations::failing_syncs },
+    Row { name: "slow_sync", fault: "slow sync", run: slow_sync::run },
+    Row { name: "journal_rot", fault: "flipped bits in the journal", run: rot::journal },
+    Row { name: "index_rot", fault: "flipped bits in the index", run: rot::index },
+    Row { name: "silent_peers", fault: "half-open peers, slowloris", run: silent::run },
+    Row { name: "bad_frames", fault: "bad frames", run: frames::run },
+    Row { name: "crowd", fault: "idle, hostile and honest peers at once", run: crowd::run },
+    Row { name: "wall_clock", fault: "wall clock off by 10 years", run: clock::run },
+    Row { name: "stopped_process", fault: "process stopped for a while", run: stopped::run },
+    Row { name: "sigterm", fault: "SIGTERM under load", run: terminated::run },
+];
 
 fn main() -> ExitCode {
     table::main(ROWS)

@@ -50,7 +50,9 @@ pub(crate) fn run(stage: &Stage) -> Result<Seen, Skipped> {
     assert!(acknowledged > cuts && lost > 0, "there was something to lose: {acknowledged} and {lost} pieces");
     Ok(Seen {
         count: format!("{cuts} under load, {cuts_in_starts} in starts"),
-        seen: format!("{acknowledged} acknowledged; of what was not synced {kept} pieces survived, {lost} were lost"),
+        observed: format!(
+            "{acknowledged} acknowledged; of what was not synced {kept} pieces survived, {lost} were lost"
+        ),
         control: control(stage)?,
     })
 }
@@ -65,10 +67,12 @@ fn one_disk(stage: &Stage, part: u64, cuts: u64, tally: &mut Tally) -> Result<()
     }
     let mut server = run.start();
     for round in 1..=CUTS_PER_DISK.min(cuts - tally.cuts) {
+        let releasing = disk.releasing();
         let load = run.load(&server);
         disk.cut_at(random.random_range(1..OPERATIONS_MAX));
         assert!(disk.wait_until_off(PATIENCE), "the disk is used under load");
         server.kill_and(|| disk.let_the_dead_go());
+        drop(releasing);
         run.take(load);
         tally.cuts += 1;
         let share = if round == 1 { 0.0 } else { share(&mut random) };

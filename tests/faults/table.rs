@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 /// Rows that run at once where times do not matter: most of them wait most of the time.
 const ROWS_AT_ONCE: usize = 4;
@@ -29,7 +29,7 @@ pub(crate) struct Seen {
     /// How often, of what.
     pub(crate) count: String,
     /// What happened.
-    pub(crate) seen: String,
+    pub(crate) observed: String,
     /// What the control did, and how it was seen to fail.
     pub(crate) control: String,
 }
@@ -110,7 +110,9 @@ pub(crate) fn main(rows: &'static [Row]) -> ExitCode {
     let arguments = Arguments::read();
     let rows: Vec<&Row> = rows.iter().filter(|row| arguments.wants(row) && !arguments.only_ignored).collect();
     if arguments.only_lists {
-        rows.iter().for_each(|row| println!("{}: test", row.name));
+        for row in rows {
+            println!("{}: test", row.name);
+        }
         return ExitCode::SUCCESS;
     }
     if rows.is_empty() {
@@ -181,7 +183,7 @@ fn print_table(done: &[Done], is_milestone: bool, took: Duration) {
     for done in done {
         let Row { fault, name, .. } = done.row;
         let (count, seen, lost, control) = match &done.result {
-            Ok(Ok(Seen { count, seen, control })) => (count.as_str(), seen.as_str(), "0", control.as_str()),
+            Ok(Ok(Seen { count, observed, control })) => (count.as_str(), observed.as_str(), "0", control.as_str()),
             Ok(Err(_)) => ("0", "", "", ""),
             Err(_) => ("", "", "?", ""),
         };

@@ -152,12 +152,11 @@ impl Image {
         }
     }
 
-    /// A sync that failed, as on Linux: what it covered still reads as before, and no later sync writes it.
-    pub(crate) fn drop_pending(&mut self, inode: u64) {
-        match self.nodes.get_mut(&inode) {
-            Some(Node::File { pending, .. }) => pending.clear(),
-            Some(Node::Directory { pending, .. }) => pending.clear(),
-            None => {}
+    /// A sync that failed, as on Linux: what it covered of a file still reads as before, and no later sync writes it.
+    /// Names stay on their way: they are written by blocks that other names dirty again, not each by itself.
+    pub(crate) fn fail_sync(&mut self, inode: u64) {
+        if let Some(Node::File { pending, .. }) = self.nodes.get_mut(&inode) {
+            pending.clear();
         }
     }
 

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, Errno, MountOption, spawn_mount};
+use fuser::{BackgroundSession, Config, MountOption, spawn_mount};
 use rand::rngs::StdRng;
 
 use mount::{Mounted, Shared};
@@ -65,6 +65,11 @@ impl Disk {
     /// Answers what waits. Of a process that was killed: it ends when its last call has an answer, and does not see it.
     pub(crate) fn let_the_dead_go(&self) {
         self.shared.lock().let_the_dead_go();
+    }
+
+    /// Answers what waits when it is dropped: made behind a server, it lets that be killed when a test fails.
+    pub(crate) fn releasing(&self) -> Releasing {
+        Releasing(self.shared.clone())
     }
 
     /// What is left when the power comes back, mounted again: of what was not synced, each piece with a probability of
@@ -127,6 +132,17 @@ impl Disk {
             // Somebody still has a file open: it goes when they do.
             let lazily = Command::new("umount").arg("-l").arg(self.place.path()).stderr(Stdio::null()).status();
             drop(lazily);
+        }
+    }
+}
+
+/// See [`Disk::releasing`].
+pub(crate) struct Releasing(Arc<Shared>);
+
+impl Drop for Releasing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().let_the_dead_go();
         }
     }
 }

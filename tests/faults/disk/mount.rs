@@ -218,7 +218,7 @@ impl Mounted {
         match self.judge(&mut state, act, inode) {
             Verdict::Off => return state.hold(move || reply.error(Errno::EIO)),
             Verdict::Fail(failure) => {
-                state.image.drop_pending(inode);
+                state.image.fail_sync(inode);
                 return if failure == Failure::HiddenSync { reply.ok() } else { reply.error(Errno::EIO) };
             }
             Verdict::Go => {}
@@ -250,6 +250,11 @@ impl Mounted {
             }
         });
     }
+}
+
+/// Whether a thread is one of this process: what the test itself reads (the key, to make tokens) neither counts nor fails.
+fn is_ours(thread: u32) -> bool {
+    std::path::Path::new("/proc/self/task").join(thread.to_string()).exists()
 }
 
 #[derive(Clone, Copy)]
@@ -385,7 +390,7 @@ impl Filesystem for Mounted {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -395,7 +400,11 @@ impl Filesystem for Mounted {
         reply: ReplyData,
     ) {
         let mut state = self.0.lock();
-        let Some(reply) = self.admit(&mut state, Act::Read, inode.0, reply) else { return };
+        let mut reply = reply;
+        if !is_ours(request.pid()) {
+            let Some(admitted) = self.admit(&mut state, Act::Read, inode.0, reply) else { return };
+            reply = admitted;
+        }
         match state.image.content(inode.0) {
             Some(content) => reply.data(&content.read(offset, size as usize)),
             None => reply.error(Errno::EISDIR),

@@ -34,7 +34,7 @@ pub(crate) enum Failure {
     NoSpace,
     /// A write takes only half of what it was given, and says so.
     ShortWrite,
-    /// A sync answers `EIO`, and what it covered is dropped.
+    /// A sync answers `EIO`, and what it covered of a file is dropped.
     Sync,
     /// A write is not done, and answers that all is well: for controls.
     HiddenWrite,
