@@ -55,7 +55,7 @@ struct Journal {
 pub(crate) fn journal(stage: &Stage) -> Result<Seen, Skipped> {
     let flips = stage.scale(150, 10_000);
     let mut random = stage.random(1);
-    let journal = Journal::make(random.random(), stage.scale(2_000, 20_000));
+    let journal = Journal::make(random.random(), stage.scale(1_000, 4_000));
     let mut counted = [0_u64; 5];
     for number in 1..=flips {
         let (path, place, bit) = journal.draw(&mut random);

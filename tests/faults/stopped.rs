@@ -62,7 +62,9 @@ pub(crate) fn run(stage: &Stage) -> Result<Seen, Skipped> {
     server.kill();
     run.take(load);
     let server = run.start();
-    run.check(&server, true);
+    // Only looked at: in a long run users have asked for more than the server remembers of them.
+    let lost = run.losses(&server);
+    assert!(lost.is_empty(), "{lost:?}");
     server.terminate();
     Ok(Seen {
         count: format!("1 stop of {:.1} s", stop.as_secs_f64()),
