@@ -8,6 +8,7 @@
 mod listener;
 mod peer;
 mod signals;
+mod standstill;
 mod transport;
 mod turn;
 

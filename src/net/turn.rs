@@ -12,10 +12,14 @@ use mio::{Events, Poll};
 use super::listener::{Listener, RETRY_MS};
 use super::peer::{Moved, Peer};
 use super::signals::Signals;
+use super::standstill::{Standstill, Told};
 use super::{FIRST_PEER, LISTENER, SIGNALS, WAKER};
 use crate::hub::{ConnectionKey, Hub, Now};
 use crate::limits::{ACCEPTS_PER_TURN, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN, STOP_MS, WRITES_PER_TURN};
 use crate::store::{Event as StoreEvent, Storage};
+
+/// Events that one poll tells of; the others come with the next one.
+const EVENTS_PER_TURN: usize = 1024;
 
 /// Both clocks. Only here is either read on behalf of the hub.
 pub(super) struct Clock {
@@ -52,6 +56,7 @@ pub(super) struct Loop {
     /// Connections with bytes to read, each once.
     ready: VecDeque<ConnectionKey>,
     scratch: Vec<u8>,
+    standstill: Standstill,
     asked_to_stop: Arc<AtomicBool>,
     /// While stopping: when it ends at the latest.
     drain_until_ms: Option<u64>,
@@ -82,6 +87,7 @@ impl Loop {
             peers_max: descriptors.saturating_sub(DESCRIPTORS_RESERVED),
             ready: VecDeque::new(),
             scratch: vec![0; READ_BYTES_PER_TURN],
+            standstill: Standstill::default(),
             asked_to_stop,
             drain_until_ms: None,
             failure: None,
@@ -89,14 +95,17 @@ impl Loop {
     }
 
     pub(super) fn run(mut self) -> Result<(), String> {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !self.is_over() {
-            match self.poll.poll(&mut events, self.timeout()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            let timeout = self.timeout();
+            self.standstill.wait(timeout.map(millis));
+            let told = match self.poll.poll(&mut events, timeout) {
+                Ok(()) if events.iter().count() < EVENTS_PER_TURN => Told::All,
+                Ok(()) => Told::Some,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Told::Nothing,
                 Err(error) => return Err(format!("poll: {error}")),
-            }
-            self.turn(&events);
+            };
+            self.turn(&events, told);
         }
         for peer in self.peers.drain(..).flatten() {
             peer.close(self.poll.registry(), &mut self.scratch);
@@ -119,7 +128,7 @@ impl Loop {
     /// How long there is nothing to do unless something happens.
     fn timeout(&self) -> Option<Duration> {
         let accepts = self.listener.as_ref().is_some_and(Listener::is_ready);
-        if !self.ready.is_empty() || accepts || self.hub.has_work() {
+        if !self.ready.is_empty() || accepts || self.hub.has_work() || self.standstill.is_catching_up() {
             return Some(Duration::ZERO);
         }
         let now_ms = self.clock.now().monotonic_ms;
@@ -128,7 +137,7 @@ impl Loop {
         Some(Duration::from_millis(first.saturating_sub(now_ms)))
     }
 
-    fn turn(&mut self, events: &Events) {
+    fn turn(&mut self, events: &Events, told: Told) {
         events.iter().for_each(|event| self.note(event));
         if self.asked_to_stop.swap(false, Ordering::AcqRel) {
             self.stop();
@@ -145,7 +154,10 @@ impl Loop {
         self.accept(now);
         self.read_ready(now);
         self.resume(now);
-        self.hub.handle_time(now);
+        let (polls, turns) = (self.peer_count / EVENTS_PER_TURN + 2, self.peer_count / WRITES_PER_TURN + 1);
+        if self.standstill.may_judge(now.monotonic_ms, told, polls, turns) {
+            self.hub.handle_time(now);
+        }
         self.submit();
         self.write_dirty(now);
         self.close_finished(now);

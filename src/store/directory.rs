@@ -208,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_made_with_whatever_is_missing_above_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        drop(lock(&deep).unwrap());
+        assert!(deep.join(LOCK_FILE).exists());
+        drop(lock(&deep).unwrap());
+        let file = directory.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let refused = lock(&file.join("below")).unwrap_err().to_string();
+        assert!(refused.contains("below"), "{refused}");
+    }
+
+    #[test]
     fn a_second_server_is_refused_and_told_the_first_ones_pid() {
         let directory = tempfile::tempdir().unwrap();
         let first = lock(directory.path()).unwrap();

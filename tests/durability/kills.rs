@@ -48,6 +48,7 @@ pub(crate) struct Run {
     seed: u64,
     random: StdRng,
     directory: tempfile::TempDir,
+    data: PathBuf,
     pub(crate) ledger: Ledger,
     totals: Totals,
     round: u64,
@@ -56,10 +57,22 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(seed: u64) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = directory.path().join("data");
+        Self::over(directory, data, seed)
+    }
+
+    /// One whose data are somewhere else.
+    pub(crate) fn on(data: PathBuf, seed: u64) -> Self {
+        Self::over(tempfile::tempdir().expect("a temporary directory"), data, seed)
+    }
+
+    fn over(directory: tempfile::TempDir, data: PathBuf, seed: u64) -> Self {
         Self {
             seed,
             random: StdRng::seed_from_u64(seed),
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            directory,
+            data,
             ledger: Ledger::default(),
             totals: Totals { directories: 1, ..Totals::default() },
             round: 0,
@@ -68,7 +81,17 @@ impl Run {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.data.clone()
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.totals.acknowledged
+    }
+
+    /// Everything that a look at all of it finds wrong.
+    pub(crate) fn losses(&self, server: &Server) -> Vec<String> {
+        let found = Eyes::open(server, &users()).look(&self.ledger.groups(), |_| true);
+        losses(&self.ledger, &found, |_| true)
     }
 
     pub(crate) fn start(&mut self) -> Server {
@@ -90,15 +113,20 @@ impl Run {
         load
     }
 
+    /// Takes an operation into the ledger.
+    pub(crate) fn note(&mut self, operation: Operation) {
+        match operation.outcome {
+            Outcome::Acknowledged(_) => self.totals.acknowledged += 1,
+            Outcome::Refused => self.totals.refused += 1,
+            Outcome::Unknown => {}
+        }
+        self.ledger.operations.push(operation);
+    }
+
     pub(crate) fn take(&mut self, load: Load) {
         let (operations, sights) = load.end();
         for operation in operations {
-            match operation.outcome {
-                Outcome::Acknowledged(_) => self.totals.acknowledged += 1,
-                Outcome::Refused => self.totals.refused += 1,
-                Outcome::Unknown => {}
-            }
-            self.ledger.operations.push(operation);
+            self.note(operation);
         }
         for sight in sights {
             self.ledger.witness(sight);
@@ -164,7 +192,7 @@ impl Run {
         }
         self.totals.lost += losses.len() as u64;
         let kept = self.directory.path().with_extension("kept");
-        copy(self.directory.path(), &kept);
+        copy(&self.data, &kept);
         let first = losses.iter().take(10).cloned().collect::<Vec<_>>().join("\n  ");
         panic!(
             "seed {} round {} {when}: {} things are wrong, a copy is in {}\n  {first}",
@@ -262,6 +290,7 @@ impl Run {
         self.totals.segments += segments(&self.data()).len() as u64;
         self.totals.directories += 1;
         self.directory = tempfile::tempdir().expect("a temporary directory");
+        self.data = self.directory.path().join("data");
         self.ledger = Ledger { seen: self.ledger.seen, ..Ledger::default() };
         self.known = users().into_iter().map(|user| (user, Vec::new())).collect();
         self.start()
@@ -346,8 +375,7 @@ fn losses_after(damage: impl FnOnce(&std::path::Path, &std::path::Path)) -> (usi
     run.take(load);
     damage(&run.data(), &older);
     let server = run.start();
-    let found = Eyes::open(&server, &users()).look(&run.ledger.groups(), |_| true);
-    (losses(&run.ledger, &found, |_| true).len(), run)
+    (run.losses(&server).len(), run)
 }
 
 #[test]

@@ -10,10 +10,12 @@
 
 mod checker;
 mod found;
+#[allow(dead_code, reason = "tests/faults uses the rest")]
 mod kills;
 mod ledger;
 mod load;
 mod quick;
 mod retries;
+#[allow(dead_code, reason = "tests/faults uses the rest")]
 mod server;
 mod starts;

@@ -46,7 +46,18 @@ impl Server {
     }
 
     fn try_start_at(data: &Path, address: &str) -> Result<Self, Refused> {
-        let mut child = Self::spawn(data, address);
+        Self::announced(Self::spawn(data, address), data)
+    }
+
+    /// Starts one in an environment of its own.
+    pub(crate) fn try_start_under(data: &Path, environment: &[(&str, &Path)]) -> Result<Self, Refused> {
+        let mut command = Self::command(data, "127.0.0.1:0");
+        let child = command.envs(environment.iter().copied()).spawn().expect("serve runs");
+        Self::announced(child, data)
+    }
+
+    /// Waits until it listens.
+    fn announced(mut child: Child, data: &Path) -> Result<Self, Refused> {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
         let Some(address) = line.trim_end().strip_prefix("listening on ") else {
@@ -67,14 +78,18 @@ impl Server {
         child.wait().expect("it ends");
     }
 
-    fn spawn(data: &Path, address: &str) -> Child {
+    pub(crate) fn spawn(data: &Path, address: &str) -> Child {
+        Self::command(data, address).spawn().expect("serve runs")
+    }
+
+    fn command(data: &Path, address: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roundtable"));
         command.args(["serve", "--listen", address, "--segment-mib", "4", "--data"]).arg(data);
         for name in ["SERVER", "TOKEN", "DATA", "CLUSTER"] {
             command.env_remove(format!("ROUNDTABLE_{name}"));
         }
         command.env("ROUNDTABLE_LOG", "off").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("serve runs")
+        command
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -82,18 +97,42 @@ impl Server {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(mut self) {
+    pub(crate) fn kill(self) {
+        self.kill_and(|| {});
+    }
+
+    /// SIGKILL, and something that has to happen before it can end.
+    pub(crate) fn kill_and(mut self, then: impl FnOnce()) {
         self.child.kill().expect("it is killed");
+        then();
         self.child.wait().expect("it ends");
     }
 
     /// SIGTERM; gives how it ended and how long that took.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
         let from = Instant::now();
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+        self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().expect("it ends");
         (status, from.elapsed())
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it is there");
+    }
+
+    /// Waits until it has ended by itself; gives how, or nothing if it was still there after a while.
+    pub(crate) fn wait_until_it_ends(mut self) -> Option<Refused> {
+        let mut stderr = self.child.stderr.take().expect("piped");
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            // The pipe ends with the process.
+            let _ = stderr.read_to_string(&mut text);
+            let _ = sender.send(text);
+        });
+        let stderr = ended.recv_timeout(PATIENCE).ok()?;
+        Some(Refused { code: self.child.wait().expect("it ends").code(), stderr })
     }
 
     /// Connects as a user.

@@ -97,6 +97,7 @@ fn open(directory: &Path) -> Result<SledIndex, IndexError> {
         }
     };
     let log = File::options().read(true).write(true).open(directory.join("db")).map_err(broken)?;
+    let database = Some(database);
     let mut index = SledIndex { database, log, directory: directory.to_owned(), unsynced_bytes: 0 };
     index.checkpoint()?;
     Ok(index)
@@ -116,20 +117,38 @@ fn remove_unfinished_snapshots(directory: &Path) -> Result<(), IndexError> {
 
 /// An open sled database.
 struct SledIndex {
-    database: sled::Db,
+    /// There until it is dropped.
+    database: Option<sled::Db>,
     /// Our own handle on sled's log: the only way to sync it.
     log: File,
     directory: PathBuf,
     unsynced_bytes: usize,
 }
 
+impl SledIndex {
+    fn database(&self) -> &sled::Db {
+        self.database.as_ref().expect("it is taken out by drop alone")
+    }
+}
+
+impl Drop for SledIndex {
+    /// sled syncs when it is dropped, and panics where that fails: the index can be made anew, so that must not end the
+    /// process with anything but its own reason.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(database))) {
+            tracing::warn!("the index was not closed cleanly: {}", panic_text(&*panic));
+        }
+    }
+}
+
 impl Index for SledIndex {
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        Ok(self.database.get(key).map_err(broken)?.map(|value| value.to_vec()))
+        Ok(self.database().get(key).map_err(broken)?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, low: &[u8], high: &[u8], direction: Direction, limit: usize) -> Result<Vec<Item>, IndexError> {
-        let range = self.database.range(low.to_vec()..=high.to_vec());
+        let range = self.database().range(low.to_vec()..=high.to_vec());
         let item = |item: Result<(sled::IVec, sled::IVec), sled::Error>| {
             item.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(broken)
         };
@@ -154,11 +173,11 @@ impl Index for SledIndex {
                 None => changes.remove(key),
             }
         }
-        self.database.apply_batch(changes).map_err(broken)
+        self.database().apply_batch(changes).map_err(broken)
     }
 
     fn checkpoint(&mut self) -> Result<(), IndexError> {
-        self.database.flush().map_err(broken)?;
+        self.database().flush().map_err(broken)?;
         rustix::fs::fdatasync(&self.log).map_err(broken)?;
         let directory = File::open(&self.directory).map_err(broken)?;
         rustix::fs::fsync(&directory).map_err(broken)?;
