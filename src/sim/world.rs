@@ -3,6 +3,9 @@
 //! Every step something happens that could happen next: a machine of storage takes a step, the loop turns, some bytes
 //! move, a client acts, a fault comes. What is drawn late has taken long: that is all there is of delay.
 
+mod life;
+mod network;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -13,13 +16,11 @@ use super::audit::Audit;
 use super::device::Device;
 use super::manner::Manner;
 use super::plan::{Cuts, Fault, Plan};
-use super::rot;
 use super::server::{self, Server};
 use super::truth::Truth;
 use crate::client::Standing;
 use crate::hub::{ConnectionKey, Now};
 use crate::ids::UserId;
-use crate::store::OpenError;
 use crate::store::stepped::{Disk as _, Fault as DiskFault, MemoryHome, SimulatedDisk};
 
 const START: Now = Now { monotonic_ms: 1_000, wall_ms: 1_760_000_000_000 };
@@ -262,182 +263,6 @@ impl World {
         (!self.lines.is_empty()).then(|| self.random.random_range(0..self.lines.len()))
     }
 
-    // ---- the server's life -------------------------------------------------------------------------------------
-
-    fn start(&mut self) {
-        if self.happens(Fault::IndexLoss) {
-            self.count("index lost");
-            self.home = MemoryHome::default();
-        }
-        let started = Server::start(&self.disk, &self.home, &self.plan, &mut self.random, self.now);
-        if self.disk.is_dead() {
-            self.count("cut while starting");
-            return self.end_process();
-        }
-        let mut server = match started {
-            Ok(server) => server,
-            Err(OpenError::Disk(error)) => {
-                self.count("start failed");
-                self.tell(|| format!("the server does not start: {error}"));
-                self.disk.kill();
-                return self.rest_before_start();
-            }
-            Err(error) => panic!("the server refuses to start: {error}"),
-        };
-        let known = self.truth.operations.len();
-        self.truth.follow(&self.disk);
-        if self.truth.operations.len() > known {
-            self.count("unacknowledged changes recovered");
-        }
-        self.tell(|| "the server starts".to_owned());
-        // What the run before had not folded is folded now, or beside everything else.
-        let lazily = self.random.random_bool(0.5);
-        let begun = server.storage.step_index().and_then(|()| if lazily { Ok(()) } else { server.storage.catch_up() });
-        if let Err(message) = begun {
-            panic!("the index does not start: {message}");
-        }
-        if self.disk.is_dead() {
-            self.count("cut while starting");
-            return self.end_process();
-        }
-        if lazily {
-            self.count("answers beside the replay");
-            self.server = Some(server);
-            return;
-        }
-        let account = server::account(&mut server.storage, &self.truth, &self.users);
-        server::check_account(&account, &self.truth);
-        if self.random.random_bool(0.15) {
-            let home = if self.random.random_bool(0.5) { MemoryHome::default() } else { self.home.fork() };
-            let anew = server::account_anew(&self.disk, &home, &self.plan, &self.truth, &self.users);
-            check_same(anew, &account, "recovered twice, it is the same");
-            self.count("recovered twice");
-        }
-        if self.happens(Fault::BitFlip) {
-            let home = if self.random.random_bool(0.5) { MemoryHome::default() } else { self.home.fork() };
-            let known = (&self.truth, &self.users[..]);
-            let outcome = rot::check(&self.disk, &home, &self.plan, known, &mut self.random);
-            self.count(outcome);
-        }
-        self.server = Some(server);
-    }
-
-    fn rest_before_start(&mut self) {
-        self.start_at_ms = self.now.monotonic_ms + self.random.random_range(0..500);
-    }
-
-    /// The process came to its end within what it asked of the disk.
-    fn end_process(&mut self) {
-        let is_power_cut = self.random.random_bool(0.6);
-        self.count("cut within a step");
-        self.end_life(is_power_cut);
-    }
-
-    fn end_life(&mut self, is_power_cut: bool) {
-        if self.server.is_some() && self.random.random_bool(0.5) && !self.disk.is_dead() {
-            // What was reported may still have got out.
-            self.turn();
-        }
-        let Some(server) = self.server.take() else {
-            if self.disk.is_dead() {
-                self.lose(is_power_cut);
-            }
-            return;
-        };
-        assert_eq!(server.storage.renewals(), 0, "the index never fails by itself");
-        drop(server);
-        if self.drain_until_ms.take().is_some() {
-            self.count("cut while stopping");
-        }
-        self.lose(is_power_cut);
-        for line in &mut self.lines {
-            line.key = None;
-        }
-        self.lines.retain(|line| line.device.is_some());
-    }
-
-    fn lose(&mut self, is_power_cut: bool) {
-        let pending = self.disk.pending();
-        if is_power_cut {
-            self.count("power cut");
-            if pending > 0 {
-                self.count("power cut between write and sync");
-            }
-            let chance = [0.0, 0.3, 0.7, 1.0][self.random.random_range(0..4_usize)];
-            let kept: Vec<bool> = (0..pending).map(|_| self.random.random_bool(chance)).collect();
-            let some = kept.iter().filter(|kept| **kept).count();
-            self.tell(|| format!("the power is cut: {some} of {pending} pending writes survive"));
-            self.disk.crash(|number| kept[number]);
-            let batches = self.random.random_range(0..4);
-            self.home.crash(batches);
-        } else {
-            self.count("kill");
-            self.tell(|| format!("the server is killed, {pending} writes are not synced"));
-            self.disk.kill();
-        }
-        self.rest_before_start();
-    }
-
-    /// Storage has failed: the process stops, as it has to.
-    fn fail(&mut self, message: &str) {
-        if self.disk.is_dead() {
-            return self.end_process();
-        }
-        self.tell(|| format!("storage fails: {message}"));
-        self.count("storage failed");
-        self.end_life(false);
-    }
-
-    /// The server is asked to stop: it begins nothing more, finishes what it has begun, and then ends. Asked again, or
-    /// told so, it does not wait.
-    fn begin_stop(&mut self) {
-        let Some(server) = &mut self.server else { return };
-        let patience_ms = [0, 200, DRAIN_MS][self.random.random_range(0..3_usize)];
-        let until_ms = self.now.monotonic_ms + patience_ms;
-        if let Some(before_ms) = &mut self.drain_until_ms {
-            *before_ms = until_ms.min(*before_ms);
-            return;
-        }
-        self.drain_until_ms = Some(until_ms);
-        server.set_time(self.now);
-        server.hub.handle_stop(DRAIN_MS, self.now);
-        self.tell(|| format!("the server is asked to stop, within {patience_ms} ms"));
-    }
-
-    /// Ends the server if it stops and has nothing left to do, or no more time.
-    fn end_stop_if_due(&mut self) {
-        let (Some(until_ms), Some(server)) = (self.drain_until_ms, &self.server) else { return };
-        let is_drained = server.hub.is_drained();
-        if !is_drained && self.now.monotonic_ms < until_ms {
-            return;
-        }
-        if is_drained {
-            let is_told = |line: &Line| line.key.is_none() || line.audit.has_ended();
-            assert!(self.lines.iter().all(is_told), "a server that stops tells each connection");
-            self.count("drained stop");
-        }
-        self.end_stop();
-    }
-
-    fn end_stop(&mut self) {
-        self.drain_until_ms = None;
-        let Some(server) = self.server.take() else { return };
-        self.tell(|| "the server is stopped".to_owned());
-        let stopped = server.storage.stop();
-        if stopped.is_ok() {
-            self.count("clean stop");
-        }
-        for line in &mut self.lines {
-            line.key = None;
-        }
-        self.lines.retain(|line| line.device.is_some());
-        if self.disk.is_dead() {
-            return self.lose(true);
-        }
-        self.disk.kill();
-        self.rest_before_start();
-    }
-
     fn step_storage(&mut self, machine: Machine) {
         let Some(server) = &mut self.server else { return };
         server.set_time(self.now);
@@ -516,135 +341,6 @@ impl World {
             self.lines.iter_mut().filter(|line| line.key == Some(key)).for_each(|line| line.key = None);
         }
         self.lines.retain(|line| line.key.is_some() || line.device.is_some());
-    }
-
-    // ---- the network -------------------------------------------------------------------------------------------
-
-    fn move_bytes(&mut self) {
-        let Some(at) = self.some_line() else { return };
-        if self.lines[at].stalled_until_ms > self.now.monotonic_ms {
-            return;
-        }
-        let most = if self.happens(Fault::SmallPieces) { 3 } else { 8_192 };
-        let bytes = self.random.random_range(1..=most);
-        if self.random.random_bool(0.5) {
-            self.move_up(at, bytes);
-        } else {
-            self.move_down(at, bytes);
-        }
-    }
-
-    fn move_up(&mut self, at: usize, most: usize) -> bool {
-        let (line, Some(server)) = (&mut self.lines[at], &mut self.server) else { return false };
-        let Some(key) = line.key else { return false };
-        if !server.hub.wants_bytes(key) {
-            return false;
-        }
-        let bytes: Vec<u8> = if let Some(device) = line.device {
-            let conversation = &mut self.devices[device].conversation;
-            let bytes: Vec<u8> = conversation.session().output().iter().copied().take(most).collect();
-            conversation.consume_output(bytes.len());
-            bytes
-        } else {
-            let count = most.min(line.up.len());
-            line.up.drain(..count).collect()
-        };
-        if bytes.is_empty() {
-            return false;
-        }
-        bytes.hash(&mut self.trace);
-        server.hub.handle_bytes(key, &bytes, self.now);
-        true
-    }
-
-    fn move_down(&mut self, at: usize, most: usize) -> bool {
-        let line = &mut self.lines[at];
-        let count = most.min(line.down.len());
-        let bytes: Vec<u8> = line.down.drain(..count).collect();
-        let key = line.key;
-        if let (Some(key), Some(server)) = (key, &mut self.server)
-            && count > 0
-        {
-            server.hub.handle_writable(key);
-        }
-        let Some(device) = line.device else { return count > 0 };
-        let now_ms = self.now.monotonic_ms;
-        if count > 0 {
-            let received = self.devices[device].conversation.receive(now_ms, &bytes);
-            received.expect("what a server says can be understood");
-            self.devices[device].take(&mut self.truth);
-            for what in std::mem::take(&mut self.devices[device].rare) {
-                self.count(what);
-            }
-        }
-        if self.lines[at].down.is_empty() && key.is_none() {
-            if self.lines[at].audit.has_gone_away() {
-                self.devices[device].check_finished(self.lines[at].number, &self.truth);
-            }
-            self.drop_line(at, false);
-            return true;
-        }
-        count > 0
-    }
-
-    /// A connection breaks; what is on its way is lost.
-    fn drop_line(&mut self, at: usize, _is_reset: bool) {
-        let line = self.lines.remove(at);
-        if let (Some(key), Some(server)) = (line.key, &mut self.server) {
-            server.hub.handle_closed(key, self.now);
-        }
-        if let Some(device) = line.device {
-            self.leave_line(device);
-        }
-    }
-
-    /// The connections of a user that the server knows as its.
-    pub(super) fn lines_of(&self, user: &UserId) -> Vec<usize> {
-        let lines = self.lines.iter().filter(|line| line.key.is_some() && line.audit.user() == Some(user));
-        lines.map(|line| line.number).collect()
-    }
-
-    fn leave_line(&mut self, at: usize) {
-        let away_ms = if self.quiet { 0 } else { self.random.random_range(0..1_500) };
-        let device = &mut self.devices[at];
-        device.line = None;
-        device.away_until_ms = self.now.monotonic_ms + away_ms;
-        device.take(&mut self.truth);
-        let reason = device.conversation.handle_disconnected();
-        let title = device.title();
-        if matches!(device.conversation.standing(), Standing::Over(_)) {
-            device.restart();
-        }
-        self.tell(|| {
-            format!("{title} loses its connection{}", reason.map_or(String::new(), |r| format!(": {}", r.name())))
-        });
-    }
-
-    pub(super) fn accept(&mut self, device: Option<usize>) -> bool {
-        let Some(server) = self.server.as_mut().filter(|_| self.drain_until_ms.is_none()) else { return false };
-        let key = server.hub.handle_accepted(self.now);
-        self.lines_made += 1;
-        let number = self.lines_made;
-        let window_bytes = if self.happens(Fault::SmallWindow) { 300 } else { WINDOW_BYTES };
-        self.lines.push(Line {
-            number,
-            key: Some(key),
-            device,
-            is_hostile: device.is_none(),
-            down: Vec::new(),
-            up: Vec::new(),
-            window_bytes,
-            stalled_until_ms: 0,
-            audit: Audit::default(),
-        });
-        if let Some(device) = device {
-            self.devices[device].line = Some(number);
-            let connected = self.devices[device].conversation.handle_connected(self.now.monotonic_ms);
-            connected.expect("a hello is small");
-            let title = self.devices[device].title();
-            self.tell(|| format!("{title} connects"));
-        }
-        true
     }
 
     // ---- the end -----------------------------------------------------------------------------------------------
