@@ -22,7 +22,7 @@ impl World {
         }
         let mut server = match started {
             Ok(server) => server,
-            Err(OpenError::Disk(error)) => {
+            Err(error @ (OpenError::Disk(_) | OpenError::Full { .. })) => {
                 self.count("start failed");
                 self.tell(|| format!("the server does not start: {error}"));
                 self.disk.kill();
