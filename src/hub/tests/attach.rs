@@ -1,6 +1,7 @@
 //! Going on line: what a device is told, and from when on it gets entries.
 
-use super::world::{Peer, World, hello, page_seqs, user};
+use super::world::requests::page_seqs;
+use super::world::{Peer, World, hello, user};
 use crate::ids::GroupId;
 use crate::limits::{CONNECTIONS_PER_USER_MAX, HISTORY_GROUPS_MAX};
 use crate::wire::{Attach, GroupSeq, Push, Reply, Request};
@@ -268,7 +269,7 @@ fn a_device_with_very_many_groups_is_told_of_all() {
     assert_eq!(told.last(), Some(&Push::Ready));
     for chunk in groups.chunks(HISTORY_GROUPS_MAX) {
         let asked: Vec<_> = chunk.iter().map(|group| (*group, 2)).collect();
-        let id = world.ask(bob, &super::world::history_request(&asked, 0, 0));
+        let id = world.ask(bob, &super::world::requests::history_request(&asked, 0, 0));
         let Reply::HistoryPage { groups } = world.reply(bob, id) else { panic!() };
         for part in groups {
             assert_eq!(page_seqs(part.outcome), (vec![2], 2));

@@ -1,6 +1,7 @@
 //! The rule of release: nothing is shown that a power cut could take back.
 
-use super::world::{Got, World, history_request, users};
+use super::world::requests::history_request;
+use super::world::{Got, World, users};
 use crate::wire::{GroupShown, HistoryOutcome, Push, Reply, Request};
 
 #[test]

@@ -1,6 +1,7 @@
 //! Reading the log, and becoming live by it.
 
-use super::world::{Peer, Reading, World, history_request, page_seqs, users};
+use super::world::requests::{history_request, page_seqs};
+use super::world::{Peer, Reading, World, users};
 use crate::ids::GroupId;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, HISTORY_GROUPS_MAX, RING_ENTRIES};
 use crate::wire::{HistoryOutcome, Push, Reply, Request};

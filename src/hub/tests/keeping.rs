@@ -1,6 +1,7 @@
 //! What the hub keeps and lets go: marks, the cache, and what was begun when it stops.
 
-use super::world::{Got, World, history_request};
+use super::world::requests::history_request;
+use super::world::{Got, World};
 use crate::limits::MARKS_DELAY_MS;
 use crate::store::Event;
 use crate::wire::{Mark, Push, Reply, Request};

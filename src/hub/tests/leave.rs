@@ -1,6 +1,7 @@
 //! Leaving, and what becomes of a group by it.
 
-use super::world::{World, history_request, users};
+use super::world::requests::history_request;
+use super::world::{World, users};
 use crate::group::{Event, Succession};
 use crate::wire::{GroupShown, LogEntry, Push, Reply, Request};
 

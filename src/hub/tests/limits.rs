@@ -1,6 +1,7 @@
 //! What a peer gets that is too much, too slow, or wrong.
 
-use super::world::{Peer, Reading, World, hello, history_request};
+use super::world::requests::history_request;
+use super::world::{Peer, Reading, World, hello};
 use crate::hub::connection::CLOSE_LINGER_MS;
 use crate::ids::GroupId;
 use crate::limits::{

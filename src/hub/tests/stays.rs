@@ -1,6 +1,7 @@
 //! A stay in a group that begins or ends while a connection of the user is behind, attaching, or not reading.
 
-use super::world::{Got, Peer, Reading, World, history_request, page_seqs, users};
+use super::world::requests::{history_request, page_seqs};
+use super::world::{Got, Peer, Reading, World, users};
 use crate::ids::GroupId;
 use crate::limits::OUTPUT_BYTES_SOFT;
 use crate::wire::{Attach, GroupSeq, HistoryOutcome, HistoryRequest, Push, Reply, Request};

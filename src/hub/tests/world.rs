@@ -1,6 +1,6 @@
 //! A hub, what stands around it, and peers that speak the wire.
 
-mod requests;
+pub(super) mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +13,6 @@ use crate::store::{Event, Request as StoreRequest, Ticket};
 use crate::wire::{
     Attach, Deframer, ErrorBody, FrameCaps, GroupPacket, GroupSeq, Hello, Kind, Push, Reply, Request, flags,
 };
-pub(super) use requests::{history_request, page_seqs};
 
 const START: Now = Now { monotonic_ms: 1_000, wall_ms: 1_760_000_000_000 };
 

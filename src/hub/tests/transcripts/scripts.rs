@@ -2,7 +2,8 @@
 
 use super::reader::{Reader, bytes_of};
 use super::stage::{Stage, Step};
-use crate::hub::tests::world::{history_request, users};
+use crate::hub::tests::world::requests::history_request;
+use crate::hub::tests::world::users;
 use crate::ids::{DeviceId, GroupId, OperationId};
 use crate::limits::OUTPUT_BYTES_SOFT;
 use crate::wire::{Attach, GroupSeq, Hello, Mark, Request, features};
