@@ -52,10 +52,14 @@ impl Unlucky {
         Self { storage, disk, armed, release: Some(release) }
     }
 
-    /// Makes the journal's thread and the index's thread say something.
+    /// Has a message reported durable, then makes the journal's thread and the index's thread say something.
     fn ask(&mut self) {
+        let message = |seq| effect(group(1), seq, 1, "alice", GroupEvent::Message { body: b"m"[..].into() });
+        let ticket = self.storage.commit(message(2));
+        self.storage.wait_durable(ticket);
+        // A grant may still come behind the report, and be what the thread says.
         self.armed.store(true, Ordering::SeqCst);
-        self.storage.commit(effect(group(1), 2, 1, "alice", GroupEvent::Message { body: b"2"[..].into() }));
+        self.storage.commit(message(3));
         self.storage.storage.submit(Request::LoadGroup { group: group(1) });
     }
 
@@ -102,7 +106,7 @@ fn a_stop_does_not_wait_for_a_thread_that_is_stuck_and_names_it() {
         let Waiting { storage, .. } = std::mem::replace(&mut unlucky.storage, idle());
         let stopped = storage.stop_within(Duration::from_millis(50));
         assert_eq!(stopped, Err(format!("the {name} thread did not end within 50 ms: does the disk answer?")));
-        assert_eq!(unlucky.head(), 2, "what was reported is there");
+        assert!(unlucky.head() >= 2, "what was reported is there");
         drop(unlucky.release.take());
     }
 }
