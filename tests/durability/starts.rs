@@ -11,8 +11,11 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// A run that has something to lose, and no server.
 fn run_with_content() -> Run {
     let mut run = Run::new(seed());
-    let server = run.start();
-    let server = run.killed_round(server);
+    let mut server = run.start();
+    // A round may be killed before anything was acknowledged.
+    while run.acknowledged() == 0 {
+        server = run.killed_round(server);
+    }
     run.check(&server, true);
     server.terminate();
     run
