@@ -41,7 +41,11 @@ pub fn restore(backup: &Path, data: &Path, progress: &mut dyn FnMut(Progress)) -
     }
     let _lock = empty_place(data)?;
     let disk = RealDisk::new(data.to_owned());
-    disk.create(RESTORE_MARK)?.sync()?;
+    if !disk.exists(RESTORE_MARK)? {
+        disk.create(RESTORE_MARK)?.sync()?;
+    }
+    // Before there is anything that would be somebody else's without it.
+    disk.sync_directory("")?;
     disk.create_directory(JOURNAL_DIRECTORY)?;
     disk.sync_directory("")?;
     let (format, journal): (Vec<&Listed>, Vec<&Listed>) = files.iter().partition(|file| file.name == "FORMAT");
@@ -62,7 +66,8 @@ pub fn restore(backup: &Path, data: &Path, progress: &mut dyn FnMut(Progress)) -
     Ok(Restored { files: files.len() as u64, bytes, last_lsn, made_at_ms })
 }
 
-/// Locks the directory and makes sure that nothing is in it but what a restore that was cut has left.
+/// Locks the directory and makes sure that nothing is in it but what a restore that was cut has left: that goes, but for
+/// its mark, so that a cut while it goes leaves what the next one knows again.
 fn empty_place(data: &Path) -> Result<Lock, OpenError> {
     let inside = if data.exists() { names(data).map_err(|error| failed("list", data, &error))? } else { Vec::new() };
     let is_ours = inside.iter().any(|name| name == RESTORE_MARK);
@@ -75,10 +80,9 @@ fn empty_place(data: &Path) -> Result<Lock, OpenError> {
     }
     let lock = lock(data)?;
     let disk = RealDisk::new(data.to_owned());
-    for name in ["FORMAT", RESTORE_MARK] {
-        if disk.exists(name)? {
-            disk.remove(name)?;
-        }
+    if disk.exists("FORMAT")? {
+        disk.remove("FORMAT")?;
+        disk.sync_directory("")?;
     }
     let journal = data.join(JOURNAL_DIRECTORY);
     if journal.exists() {
@@ -132,4 +136,34 @@ fn check(disk: &RealDisk, manifest: &Manifest) -> Result<(), OpenError> {
         return Err(OpenError::Corrupt { file: MANIFEST.to_owned(), offset: 0, reason });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a kill right behind it would leave a journal that the next restore takes for somebody else's.
+    #[test]
+    fn the_mark_of_a_cut_restore_stays_until_another_one_is_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = directory.path().join(JOURNAL_DIRECTORY);
+        for _ in 0..2 {
+            fs::create_dir_all(&journal).unwrap();
+            fs::write(journal.join("00000001.seg"), b"half").unwrap();
+            fs::write(directory.path().join("FORMAT"), b"whole").unwrap();
+            fs::write(directory.path().join(RESTORE_MARK), b"").unwrap();
+            drop(empty_place(directory.path()).unwrap());
+            assert!(directory.path().join(RESTORE_MARK).exists());
+            assert!(!journal.exists() && !directory.path().join("FORMAT").exists());
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_a_restore_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(JOURNAL_DIRECTORY)).unwrap();
+        let error = empty_place(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("journal is in it"), "{error}");
+        assert!(directory.path().join(JOURNAL_DIRECTORY).exists());
+    }
 }
