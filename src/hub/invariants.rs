@@ -138,6 +138,7 @@ impl Hub {
     /// Nothing that came in is still without its outcome.
     pub(crate) fn check_idle(&self) {
         assert!(self.releases.is_empty() && self.reads.is_empty() && self.requests.is_empty());
+        assert!(self.marks.is_known(), "marks are kept for look-ups that are under way");
         assert!(self.held_back.is_empty() && self.resumed.is_empty() && self.unblocked.is_empty());
         for (id, slot) in &self.groups {
             let group = slot.group.as_ref().unwrap_or_else(|| panic!("{id} is still being loaded"));

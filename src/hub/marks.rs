@@ -12,12 +12,12 @@ use super::release::Release;
 use super::task::Caller;
 use crate::ids::{GroupId, UserId};
 use crate::limits::MARKS_DELAY_MS;
-use crate::store::{Change, MARKS_PER_CHANGE_MAX, Mark, Membership};
+use crate::store::{Change, MARKS_PER_CHANGE_MAX, Mark, Membership, ReadId};
 use crate::wire::{ErrorBody, ErrorCode};
 
 type Places = BTreeMap<(UserId, GroupId), (u64, u64)>;
 
-/// The marks that the index does not know yet.
+/// The marks that the index does not know yet, or that an answer on its way may not know.
 ///
 /// Invariant: `since_ms` is set exactly when `fresh` is not empty.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Marks {
     since_ms: Option<u64>,
     /// On their way to the disk, in the order in which they were handed over.
     flying: VecDeque<Places>,
+    /// On disk, with the number of look-ups that had been asked for by then: the answers to those may not know of them.
+    landed: VecDeque<(u64, Places)>,
 }
 
 impl Marks {
@@ -39,7 +41,8 @@ impl Marks {
     /// What a user acknowledged of a group that the index may not know yet: received, read.
     pub(super) fn of(&self, user: &UserId, group: GroupId) -> (u64, u64) {
         let key = (user.clone(), group);
-        let places = self.flying.iter().chain([&self.fresh]).filter_map(|places| places.get(&key));
+        let landed = self.landed.iter().map(|(_, places)| places);
+        let places = landed.chain(&self.flying).chain([&self.fresh]).filter_map(|places| places.get(&key));
         places.fold((0, 0), |(received, read), place| (received.max(place.0), read.max(place.1)))
     }
 
@@ -48,9 +51,22 @@ impl Marks {
         self.since_ms.map(|since_ms| since_ms + MARKS_DELAY_MS)
     }
 
-    /// The oldest that were on their way are on disk.
-    pub(super) fn landed(&mut self) {
-        self.flying.pop_front();
+    /// The oldest that were on their way are on disk; so many look-ups have been asked for.
+    pub(super) fn landed(&mut self, reads: u64) {
+        self.landed.extend(self.flying.pop_front().map(|places| (reads, places)));
+    }
+
+    /// Forgets those that every look-up knows which has no answer yet; the oldest of them is the first.
+    fn forget_known(&mut self, first: Option<ReadId>) {
+        while self.landed.front().is_some_and(|(reads, _)| first.is_none_or(|first| first.0 > *reads)) {
+            self.landed.pop_front();
+        }
+    }
+
+    /// Whether nothing is kept of what storage tells everybody.
+    #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
+    pub(super) fn is_known(&self) -> bool {
+        self.landed.is_empty()
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -72,6 +88,15 @@ impl Marks {
 }
 
 impl Hub {
+    /// Forgets the marks that the index has told, or will tell, to everybody who asks.
+    pub(super) fn forget_known_marks(&mut self) {
+        if !self.marks.landed.is_empty() {
+            // A backup takes long, and does not ask for marks.
+            let first = self.reads.iter().find(|(_, pending)| !matches!(pending, PendingRead::Backup(_)));
+            self.marks.forget_known(first.map(|(read, _)| *read));
+        }
+    }
+
     /// Takes one mark of an acknowledgement.
     pub(super) fn mark(&mut self, id: GroupId, caller: &Caller, received: u64, read: u64) {
         let Some(group) = self.loaded_group(id) else { unreachable!("marks are taken of a loaded group") };

@@ -404,6 +404,7 @@ impl Hub {
 
     /// Does what became possible by an input: goes on with waiting work, within what memory allows.
     fn settle(&mut self) {
+        self.forget_known_marks();
         loop {
             if let Some(group) = self.unblocked.pop_front() {
                 self.run_waiting(group);

@@ -160,7 +160,7 @@ impl Hub {
                         let before = self.release_effect(&released);
                         self.tell_feeds(lsn, &released, before);
                     }
-                    Release::Marks => self.marks.landed(),
+                    Release::Marks => self.marks.landed(self.read_count),
                     Release::Answer { caller, reply } => self.answer(caller.connection, caller.request_id, &reply),
                     Release::Read { group, task } => self.run_read(group, task),
                     Release::Join { caller, key, kind } => self.answer_known(&caller, key, kind),

@@ -54,6 +54,24 @@ fn those_who_go_do_not_put_off_the_marks_of_those_who_stay() {
 }
 
 #[test]
+fn a_look_up_that_was_asked_for_before_a_mark_was_on_disk_shows_it() {
+    let mut world = World::new();
+    let (alice, bob) = (world.open("alice", "phone"), world.open("bob", "phone"));
+    let group = world.create(alice, "", &["bob"]).group;
+    (world.synced, world.loads_held) = (false, true);
+    world.acknowledge(bob, group, 1);
+    world.disconnect(bob);
+    let laptop = world.open("bob", "laptop");
+    let id = world.ask(laptop, &Request::ListGroups { after: None, count_max: 10 });
+    let answer = world.take_answer();
+    world.sync();
+    world.storage(answer);
+    let Reply::GroupsListed { groups, .. } = world.reply(laptop, id) else { panic!("not listed") };
+    assert_eq!(groups[0].received, 1, "it was taken before this was asked");
+    assert!(world.hub.marks.is_known(), "what storage tells everybody is not kept");
+}
+
+#[test]
 fn a_mark_beyond_the_head_is_a_range_error_and_one_of_strangers_is_not_found() {
     let mut world = World::new();
     let (alice, carol) = (world.open("alice", "phone"), world.open("carol", "phone"));
