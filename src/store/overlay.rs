@@ -59,6 +59,14 @@ impl Overlay {
         }
     }
 
+    /// Whether a key has a value.
+    pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, IndexError> {
+        match self.active.get(key).or_else(|| self.frozen.get(key)) {
+            Some(stored) => Ok(stored.is_some()),
+            None => Ok(self.index.value(key)?.is_some()),
+        }
+    }
+
     /// The value of a key, to be changed.
     pub(crate) fn edit(&mut self, key: &[u8]) -> Result<&mut Option<Stored>, IndexError> {
         if !self.active.contains_key(key) {

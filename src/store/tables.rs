@@ -27,15 +27,17 @@
 //! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
 //!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
 //!                                           from the key's own up to the next key's
-//! 68 user                                   crowd: u32, the groups that a user is in; there for each user whose
-//!                                           memberships ever filled more than one value, and counted anew whenever one
-//!                                           is divided. Without it, all memberships stand in the first value
+//! 68 user                                   crowd: groups u32, last group 16: how many groups a user is in, and the
+//!                                           group of its last key of memberships, which new ones mostly go to; there
+//!                                           for each user whose memberships ever filled more than one value, and
+//!                                           counted anew whenever one is divided. Without it, all memberships stand in
+//!                                           the first value
 //! ```
 //!
 //! A value is a packet of its own:
 //!
 //! ```text
-//! 0  version  u8   3
+//! 0  version  u8   4
 //! 1  CRC      u32  CRC-32 (IEEE) of the key, then of everything behind this field
 //! 5  LSN      u64  of the last packet that changed this value: one that is not newer changes nothing
 //! 13 fields
@@ -68,7 +70,7 @@ pub(crate) const EXTENT_BYTES_MAX: u32 = 64 * 1024;
 /// A value has at most so many bytes: the longest key has 82.
 pub(crate) const VALUE_BYTES_MAX: usize = ITEM_BYTES_MAX - 96;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const _: () = assert!(13 + 4 + MEMBERSHIPS_PER_VALUE * 48 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + 8 + OPERATIONS_PER_VALUE * 68 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 28 <= VALUE_BYTES_MAX);
@@ -93,7 +95,7 @@ pub(crate) enum Value {
     Memberships(Vec<MembershipValue>),
     /// The seq that ended it.
     Former(u64),
-    Crowd(u32),
+    Crowd(CrowdValue),
 }
 
 /// Up to where the journal has been applied.
@@ -128,6 +130,15 @@ pub(crate) enum MembersAt {
     Value,
     /// In the journal: the base and the changes.
     Journal,
+}
+
+/// Of a user whose memberships fill more than one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CrowdValue {
+    /// The groups that it is in.
+    pub(crate) groups: u32,
+    /// The group in the last key of its memberships, unless that value is gone or was not flushed.
+    pub(crate) last: [u8; 16],
 }
 
 /// What every entry of a group changes.
@@ -423,7 +434,10 @@ impl Value {
                 writer.u64(membership.read);
             }),
             Self::Former(until) => writer.u64(*until),
-            Self::Crowd(groups) => writer.u32(*groups),
+            Self::Crowd(crowd) => {
+                writer.u32(crowd.groups);
+                writer.raw(&crowd.last);
+            }
         }
     }
 
@@ -455,7 +469,10 @@ impl Value {
             0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 28, decode_extent)?),
             0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
             0x58 => Self::Former(reader.u64()?),
-            0x68 => Self::Crowd(reader.u32()?),
+            0x68 => Self::Crowd(CrowdValue {
+                groups: reader.u32()?,
+                last: *reader.take(16)?.first_chunk().ok_or(DecodeError::Truncated)?,
+            }),
             _ => return Err(DecodeError::BadValue),
         })
     }

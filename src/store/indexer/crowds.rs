@@ -9,23 +9,25 @@ use super::{FoldError, Indexer};
 use crate::ids::UserId;
 use crate::store::disk::Disk;
 use crate::store::index::Direction;
-use crate::store::tables::{Stored, Value, crowd_ends, crowd_key, crowd_user};
+use crate::store::tables::{CrowdValue, Stored, Value, crowd_ends, crowd_key, crowd_user};
 
 /// What a packet did to the number of groups of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Joined,
     Ended,
-    /// A value of its memberships was divided.
-    Divided,
+    /// A value of its memberships was divided: the last one, if there is a new one with this first group.
+    Divided {
+        last: Option<[u8; 16]>,
+    },
 }
 
 impl<D: Disk> Indexer<D> {
-    /// The number of groups of a user, if there is a row of it.
-    pub(super) fn crowd(&self, user: &UserId) -> Result<Option<u32>, FoldError> {
+    /// The row of a user, if there is one.
+    pub(super) fn crowd(&self, user: &UserId) -> Result<Option<CrowdValue>, FoldError> {
         let key = crowd_key(user);
         match self.overlay.value(&key)? {
-            Some(Stored { value: Value::Crowd(groups), .. }) => Ok(Some(groups)),
+            Some(Stored { value: Value::Crowd(crowd), .. }) => Ok(Some(crowd)),
             Some(_) => Err(mistaken(&key)),
             None => Ok(None),
         }
@@ -36,18 +38,23 @@ impl<D: Disk> Indexer<D> {
         &mut self,
         lsn: u64,
         user: &UserId,
-        before: Option<u32>,
+        before: Option<CrowdValue>,
         step: Step,
     ) -> Result<(), FoldError> {
+        // After a crash the row may be ahead of what is folded again: its last key never goes back.
+        let mut last = before.map_or([0; 16], |before| before.last);
         let groups = match (step, before) {
-            (Step::Divided, _) => self.count_groups(user)?,
+            (Step::Divided { last: newest }, _) => {
+                last = last.max(newest.unwrap_or_default());
+                self.count_groups(user)?
+            }
             (Step::Joined | Step::Ended, None) => return Ok(()),
-            (Step::Joined, Some(before)) => before.saturating_add(1),
-            (Step::Ended, Some(before)) => before.saturating_sub(1),
+            (Step::Joined, Some(before)) => before.groups.saturating_add(1),
+            (Step::Ended, Some(before)) => before.groups.saturating_sub(1),
         };
-        self.overlay.put(crowd_key(user), Stored { lsn, value: Value::Crowd(groups) });
+        self.overlay.put(crowd_key(user), Stored { lsn, value: Value::Crowd(CrowdValue { groups, last }) });
         let limit = self.quota.of(user);
-        let (was, is) = (before.is_some_and(|before| before >= limit), groups >= limit);
+        let (was, is) = (before.is_some_and(|before| before.groups >= limit), groups >= limit);
         if was != is {
             self.crowds.push((user.clone(), is.then_some(limit)));
         }
@@ -65,7 +72,7 @@ impl<D: Disk> Indexer<D> {
         let (mut low, high) = crowd_ends();
         let mut full = Vec::new();
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
-            let (Value::Crowd(groups), Some(user)) = (stored.value, crowd_user(&key)) else {
+            let (Value::Crowd(CrowdValue { groups, .. }), Some(user)) = (stored.value, crowd_user(&key)) else {
                 return Err(mistaken(&key));
             };
             let limit = self.quota.of(&user);
@@ -76,5 +83,51 @@ impl<D: Disk> Indexer<D> {
             low.push(0);
         }
         Ok(full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::GroupId;
+    use crate::store::Mark;
+    use crate::store::index::memory::MemoryHome;
+    use crate::store::indexer::tests::{Rig, created, everything};
+    use crate::store::journal::tests::{group, user};
+    use crate::store::tables::MEMBERSHIPS_PER_VALUE;
+
+    const SEGMENT_BYTES: u32 = 256 * 1024;
+
+    /// The row tells of the last value before that is flushed, and of groups that the value before it still has.
+    #[test]
+    fn a_flush_cut_at_any_value_of_a_user_in_many_groups_is_completed_by_replay() {
+        let full = u8::try_from(MEMBERSHIPS_PER_VALUE).unwrap();
+        let mut rig = Rig::new(SEGMENT_BYTES);
+        // The group in between comes last, and divides the value behind a group that was there and has been marked.
+        let create = |rig: &mut Rig, number| _ = rig.commit(&created(group(number), "alice", &["bob".to_owned()]));
+        (1..full).chain([full + 1]).for_each(|number| create(&mut rig, number));
+        rig.indexer.flush().unwrap();
+        let before = rig.home.content().clone();
+        let mark = |number| Mark { user: user("alice"), group: group(number), received: 1, read: 1 };
+        rig.commit(&crate::store::Change::Marks(vec![mark(full + 1), mark(1)]));
+        create(&mut rig, full);
+        rig.commit(&crate::store::Change::Marks(vec![mark(full)]));
+        (full + 2..full + 4).for_each(|number| create(&mut rig, number));
+        rig.indexer.flush().unwrap();
+        let after = rig.home.content().clone();
+        let row = crowd_key(&user("alice"));
+        assert!(!before.contains_key(&row) && after.contains_key(&row), "the value was divided in the flush that is cut");
+
+        let groups: Vec<GroupId> = (1..full + 4).map(group).collect();
+        let users = [user("alice"), user("bob")];
+        let good = everything(&mut rig.indexer, &groups, &users);
+        // Whatever is flushed is flushed in the descending order of keys.
+        for cut in after.keys() {
+            let home = MemoryHome::default();
+            home.content().extend(before.clone());
+            home.content().extend(after.range(cut.clone()..).map(|(key, value)| (key.clone(), value.clone())));
+            let mut cut_off = rig.replayed(&home, SEGMENT_BYTES);
+            assert_eq!(everything(&mut cut_off, &groups, &users), good, "cut at {cut:02x?}");
+        }
     }
 }

@@ -14,8 +14,8 @@ use crate::store::carried::FormerMember;
 use crate::store::disk::Disk;
 use crate::store::index::Direction;
 use crate::store::tables::{
-    MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, former_ends, former_key, former_user, memberships_first,
-    memberships_key,
+    CrowdValue, MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, former_ends, former_key, former_user,
+    memberships_first, memberships_key,
 };
 
 impl<D: Disk> Indexer<D> {
@@ -100,7 +100,7 @@ impl<D: Disk> Indexer<D> {
         group: GroupId,
         change: impl FnOnce(&mut MembershipValue),
     ) -> Result<Option<MembershipValue>, FoldError> {
-        let (key, groups) = self.memberships_place(user, group)?;
+        let (key, crowd) = self.memberships_place(user, group)?;
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         if stored.lsn >= lsn {
@@ -123,17 +123,17 @@ impl<D: Disk> Indexer<D> {
         }
         let membership = *membership;
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
-            self.split(user, &key)?;
-            self.fold_crowd(lsn, user, groups, Step::Divided)?;
+            let last = self.split(user, &key)?;
+            self.fold_crowd(lsn, user, crowd, Step::Divided { last })?;
         } else if was_member != is_member(&membership) {
-            self.fold_crowd(lsn, user, groups, if was_member { Step::Ended } else { Step::Joined })?;
+            self.fold_crowd(lsn, user, crowd, if was_member { Step::Ended } else { Step::Joined })?;
         }
         Ok(Some(membership))
     }
 
-    /// Divides a value that became too large. A value that a crash left half split may still have what the next one
-    /// has taken over; that goes first.
-    fn split(&mut self, user: &UserId, key: &[u8]) -> Result<(), FoldError> {
+    /// Divides a value that became too large; gives the first group of the higher half where that is the last value.
+    /// A value that a crash left half split may still have what the next one has taken over; that goes first.
+    fn split(&mut self, user: &UserId, key: &[u8]) -> Result<Option<[u8; 16]>, FoldError> {
         let mut behind = key.to_vec();
         behind.push(0);
         let next = self.overlay.nearest(&behind, &memberships_key(user, [0xff; 16]), Direction::Ascending)?;
@@ -145,20 +145,19 @@ impl<D: Disk> Indexer<D> {
             memberships.retain(|membership| *membership.group.as_bytes() < next);
         }
         if memberships.len() <= MEMBERSHIPS_PER_VALUE {
-            return Ok(());
+            return Ok(None);
         }
         // Group ids ascend with time, so a user's newest group mostly comes last: then the lower value stays full.
         let at = if next.is_none() { MEMBERSHIPS_PER_VALUE } else { memberships.len() / 2 };
         let higher = memberships.split_off(at);
         let lsn = *lsn;
-        let Some(first) = higher.first() else { return Ok(()) };
-        let key = memberships_key(user, *first.group.as_bytes());
-        self.overlay.put(key, Stored { lsn, value: Value::Memberships(higher) });
-        Ok(())
+        let Some(first) = higher.first().map(|membership| *membership.group.as_bytes()) else { return Ok(None) };
+        self.overlay.put(memberships_key(user, first), Stored { lsn, value: Value::Memberships(higher) });
+        Ok(next.is_none().then_some(first))
     }
 
     fn end(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
-        let (key, groups) = self.memberships_place(user, group)?;
+        let (key, crowd) = self.memberships_place(user, group)?;
         let Some(stored) = self.overlay.edit(&key)? else { return Ok(()) };
         let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
         let Ok(at) = memberships.binary_search_by_key(&group, |membership| membership.group) else { return Ok(()) };
@@ -173,7 +172,7 @@ impl<D: Disk> Indexer<D> {
             return Ok(());
         }
         if ends {
-            self.fold_crowd(lsn, user, groups, Step::Ended)?;
+            self.fold_crowd(lsn, user, crowd, Step::Ended)?;
         }
         self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
@@ -213,7 +212,7 @@ impl<D: Disk> Indexer<D> {
 
     /// Keeps a mark without a membership; the end of making the index anew removes it if none came.
     fn keep_mark(&mut self, lsn: u64, mark: &Mark) -> Result<(), FoldError> {
-        let (key, groups) = self.memberships_place(&mark.user, mark.group)?;
+        let (key, crowd) = self.memberships_place(&mark.user, mark.group)?;
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         stored.lsn = stored.lsn.max(lsn);
@@ -223,8 +222,8 @@ impl<D: Disk> Indexer<D> {
             memberships.insert(at, MembershipValue { group, joined: 0, until: None, received, read });
         }
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
-            self.split(&mark.user, &key)?;
-            self.fold_crowd(lsn, &mark.user, groups, Step::Divided)?;
+            let last = self.split(&mark.user, &key)?;
+            self.fold_crowd(lsn, &mark.user, crowd, Step::Divided { last })?;
         }
         Ok(())
     }
@@ -290,14 +289,19 @@ impl<D: Disk> Indexer<D> {
         Ok(self.memberships_place(user, group)?.0)
     }
 
-    /// The same with the number of the user's groups, if a row of crowds has it.
-    fn memberships_place(&self, user: &UserId, group: GroupId) -> Result<(Vec<u8>, Option<u32>), FoldError> {
+    /// The same with the user's row of crowds, if there is one.
+    fn memberships_place(&self, user: &UserId, group: GroupId) -> Result<(Vec<u8>, Option<CrowdValue>), FoldError> {
         let first = memberships_key(user, [0; 16]);
         // Most users are in few groups: then there is no other value, and no scan is needed to know it. The row of
         // crowds is flushed before the values of which it tells, so no crash leaves several values without it.
-        let Some(groups) = self.crowd(user)? else { return Ok((first, None)) };
+        let Some(crowd) = self.crowd(user)? else { return Ok((first, None)) };
+        let newest = memberships_key(user, crowd.last);
+        // Behind a crash the row may tell of a value that was not flushed.
+        if *group.as_bytes() >= crowd.last && self.overlay.contains(&newest)? {
+            return Ok((newest, Some(crowd)));
+        }
         let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
-        Ok((nearest.map_or(first, |(key, _)| key), Some(groups)))
+        Ok((nearest.map_or(first, |(key, _)| key), Some(crowd)))
     }
 }
 

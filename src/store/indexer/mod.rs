@@ -14,6 +14,8 @@ mod fold_carried;
 mod fold_log;
 mod fold_members;
 mod fold_operations;
+#[cfg(test)]
+mod growth;
 mod listing;
 mod plan;
 #[cfg(test)]
@@ -199,7 +201,7 @@ impl<D: Disk> Indexer<D> {
                 return Ok(());
             }
             self.fold(packet.placed, &packet.content, running_ms)?;
-            if self.is_full(1) {
+            if self.is_full() {
                 self.flush()?;
                 if !progress(packet.placed.position) {
                     return Err(Halt::Asked);
@@ -254,9 +256,9 @@ impl<D: Disk> Indexer<D> {
         self.unfrozen_bytes
     }
 
-    /// Whether what is folded is enough for a flush, `layers` times over.
-    pub(crate) fn is_full(&self, layers: usize) -> bool {
-        self.unfrozen_bytes >= FLUSH_BYTES * layers as u64 || self.overlay.active() >= FLUSH_VALUES * layers
+    /// Whether what is folded is enough for a flush.
+    pub(crate) fn is_full(&self) -> bool {
+        self.unfrozen_bytes >= FLUSH_BYTES || self.overlay.active() >= FLUSH_VALUES
     }
 
     /// Values that are not flushed.
@@ -306,5 +308,6 @@ impl<D: Disk> Indexer<D> {
 
 /// Journal folded after which a flush begins.
 pub(crate) const FLUSH_BYTES: u64 = 4 * 1024 * 1024;
-/// Values after which one begins all the same: a value may take 2 KiB of memory.
-const FLUSH_VALUES: usize = 64 * 1024;
+/// Values after which one begins all the same: a value may take 2 KiB of memory, and two layers may be full. The more
+/// there are, the more changes of a user's memberships become one write, which is what makes the index fast.
+const FLUSH_VALUES: usize = 128 * 1024;

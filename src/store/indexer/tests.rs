@@ -443,7 +443,7 @@ fn a_flag_in_the_index_is_0_or_1() {
         let fields = fields(flag);
         let key = crate::store::tables::applied_key();
         let crc = crc32fast::hash(&[&key[..], &fields].concat());
-        let value = [&[3][..], &crc.to_be_bytes(), &fields].concat();
+        let value = [&[4][..], &crc.to_be_bytes(), &fields].concat();
         assert_eq!(crate::store::tables::Stored::decode(&key, &value).is_ok(), good, "{flag}");
     }
 }

@@ -26,8 +26,6 @@ use crate::store::{Event, GroupQuota, Request, Retention};
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// Pause after which it is looked whether the oldest segment is too old, or a hold on cleaning has ended.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
-/// How many flushes' worth may be folded over a layer that is still being flushed; then folding waits for the flush.
-const UNFROZEN_MAX: usize = 2;
 /// Messages that are heard before something is done about them.
 const HEARD_PER_TURN: usize = 256;
 /// Journal that a start hands to the queue instead of replaying it before anything is answered: all that a run before
@@ -442,7 +440,7 @@ impl<D: Disk> IndexThread<D> {
         for (placed, content) in packets {
             indexer.fold(*placed, content, running_ms)?;
         }
-        if indexer.is_full(1) {
+        if indexer.is_full() {
             indexer.begin_flush();
         }
         // Under load the queue is never empty: a flush has to go on all the same.
@@ -454,7 +452,7 @@ impl<D: Disk> IndexThread<D> {
 
     /// Whether so much is folded over a layer that is being flushed that the flush has to go first.
     fn has_folded_enough(&self) -> bool {
-        let is_full = |indexer: &Indexer<D>| indexer.is_flushing() && indexer.is_full(UNFROZEN_MAX);
+        let is_full = |indexer: &Indexer<D>| indexer.is_flushing() && indexer.is_full();
         self.indexer.as_ref().is_some_and(is_full) && has_space(&self.reader)
     }
 
