@@ -116,7 +116,10 @@ mod tests {
         rig.indexer.flush().unwrap();
         let after = rig.home.content().clone();
         let row = crowd_key(&user("alice"));
-        assert!(!before.contains_key(&row) && after.contains_key(&row), "the value was divided in the flush that is cut");
+        assert!(
+            !before.contains_key(&row) && after.contains_key(&row),
+            "the value was divided in the flush that is cut"
+        );
 
         let groups: Vec<GroupId> = (1..full + 4).map(group).collect();
         let users = [user("alice"), user("bob")];
