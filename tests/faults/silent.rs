@@ -66,7 +66,8 @@ pub(crate) fn run(stage: &Stage) -> Result<Seen, Skipped> {
     if stage.is_milestone {
         kinds.extend(LONG);
     }
-    let mut honest = Peer::enter(&server, &user("honest"), 15);
+    // It pings between the ends of the others, which are up to 38 s apart.
+    let mut honest = Peer::enter(&server, &user("honest"), 60);
     let took = std::thread::scope(|scope| {
         let server = &server;
         let start = |kind: &Silence, number: u64| {
