@@ -13,6 +13,7 @@ use crate::limits::IN_FLIGHT_MAX;
 impl Hub {
     /// Asserts what the types of the hub say about themselves. It may look at everything, and so takes its time.
     pub(crate) fn check_invariants(&self) {
+        assert!(self.burst.is_none(), "a burst ends with the input that it began in");
         self.check_output();
         self.check_connections();
         self.check_input();

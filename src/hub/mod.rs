@@ -15,6 +15,7 @@
 
 mod backup;
 mod buffers;
+mod burst;
 mod cache;
 mod catch_up;
 mod changes;
@@ -59,6 +60,7 @@ use crate::limits::{
 };
 use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
 use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
+use burst::Burst;
 use cache::Cache;
 use connection::{Connection, Connections, State};
 use directory::Directory;
@@ -107,6 +109,8 @@ pub struct Hub {
     directory: Directory,
     groups: HashMap<GroupId, Slot, RandomState>,
     windows: HashMap<Principal, Window, RandomState>,
+    /// Gathered within one input, and in the buffers at its end.
+    burst: Option<Burst>,
     cache: Cache,
     reads: BTreeMap<ReadId, PendingRead>,
     read_count: u64,
@@ -180,6 +184,7 @@ impl Hub {
             timers: BTreeSet::new(),
             held_back: Vec::new(),
             feeds: Feeds::default(),
+            burst: None,
             full: BTreeMap::new(),
             requests: VecDeque::new(),
             audits: VecDeque::new(),
@@ -415,12 +420,14 @@ impl Hub {
             }
         }
         self.release_held_back();
+        self.end_burst();
         self.shed_buffers();
         self.evict();
     }
 
     /// Appends output to a connection, unless it is closing; over its hard limit it is closed instead.
     fn append(&mut self, key: ConnectionKey, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.catch_burst_up(key);
         let Some(connection) = self.connections.find_mut(key) else { return };
         if connection.closing {
             return;
@@ -454,6 +461,7 @@ impl Hub {
 
     /// Closes a connection that does not read: what waits is dropped, for it would never be taken.
     fn cut(&mut self, key: ConnectionKey, waiting: usize) {
+        self.end_burst();
         let Some(connection) = self.connections.find_mut(key) else { return };
         self.output_bytes -= connection.outbox.cut();
         self.close_with(key, ErrorCode::Slow, waiting as u64, "output was not read fast enough");
@@ -512,6 +520,7 @@ impl Hub {
 
     /// Closes a connection once what waits is written.
     fn close(&mut self, key: ConnectionKey) {
+        self.end_burst();
         let Some(connection) = self.connections.find_mut(key) else { return };
         if connection.closing {
             return;
@@ -527,6 +536,7 @@ impl Hub {
 
     /// Forgets a connection and whatever was kept for it. Requests of it that were begun still take effect.
     fn forget(&mut self, key: ConnectionKey) -> bool {
+        self.end_burst();
         let Some(mut connection) = self.connections.remove(key) else { return false };
         let freed = connection.outbox.clear();
         if !planted!("hub: output of a connection that is gone stays counted") {

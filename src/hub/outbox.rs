@@ -15,7 +15,7 @@ use crate::limits::{HEADER_BYTES, OUTPUT_PIECE_BYTES};
 /// What a shared frame costs in each buffer that it waits in: the reference, in a queue that grows by doubling.
 pub(super) const REFERENCE_BYTES: usize = 2 * size_of::<Chunk>();
 
-/// A frame that several connections get, and how many of them still have to.
+/// A frame, or several, that several connections get, and how many of them still have to.
 #[derive(Debug)]
 pub(super) struct SharedFrame {
     bytes: Vec<u8>,
@@ -25,6 +25,10 @@ pub(super) struct SharedFrame {
 impl SharedFrame {
     pub(super) fn new(bytes: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { bytes, holders: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -114,7 +118,8 @@ impl Outbox {
         freed
     }
 
-    /// Forgets everything behind the frame that was begun to be written, so that what is appended next can be read.
+    /// Forgets everything behind the frame, or the shared frames, that were begun to be written, so that what is
+    /// appended next can be read.
     /// Returns how many bytes of memory that ends the need for.
     pub(super) fn cut(&mut self) -> usize {
         if self.written == 0 {

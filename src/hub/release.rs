@@ -5,14 +5,10 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::connection::{Behind, ConnectionKey, Connections, Presence};
-use super::outbox::SharedFrame;
 use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
-use crate::limits::{
-    FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RELEASED_BYTES_PER_ROUND,
-    RELEASED_PUSHES_PER_ROUND,
-};
+use crate::limits::{OUTPUT_BYTES_SOFT, RELEASED_BYTES_PER_ROUND, RELEASED_PUSHES_PER_ROUND};
 use crate::store::{Operation, Ticket};
 use crate::wire::{Changed, Created, GroupPacket, Kind, LogEntry, Push, Reply};
 
@@ -105,7 +101,7 @@ impl Releases {
         Some((lsn, releases))
     }
 
-    fn spend(&mut self, frame_bytes: usize, recipients: usize) {
+    pub(super) fn spend(&mut self, frame_bytes: usize, recipients: usize) {
         self.slice.bytes = self.slice.bytes.saturating_sub(frame_bytes);
         self.slice.pushes = self.slice.pushes.saturating_sub(recipients);
     }
@@ -221,6 +217,7 @@ impl Hub {
         let done = released.kind.done().expect("changes of groups are answered by Changed");
         self.answer(released.caller.connection, released.caller.request_id, &Reply::Changed(done, changed));
         let live = self.loaded_group(id).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
+        self.count_burst(&live);
         let takers = self.keep_live(live, id, seq);
         self.push_entry(id, &released.entry, &takers);
         let ended = ended_by(&released.entry, before);
@@ -347,35 +344,6 @@ impl Hub {
             });
         }
         keys
-    }
-
-    /// Writes one encoded frame into the buffer of each connection.
-    pub(super) fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>) {
-        if takers.is_empty() {
-            return;
-        }
-        self.releases.spend(frame.len(), takers.len());
-        if frame.len() <= FRAME_BYTES_COPIED_MAX && takers.len() <= RECIPIENTS_COPIED_MAX {
-            for key in takers {
-                self.append(*key, |out| out.extend_from_slice(&frame));
-            }
-            return;
-        }
-        let shared = SharedFrame::new(frame);
-        for key in takers {
-            self.append_shared(*key, &shared);
-        }
-    }
-
-    /// Appends a frame without copying it. It counts once, as long as some connection has it.
-    pub(super) fn append_shared(&mut self, key: ConnectionKey, frame: &Arc<SharedFrame>) {
-        let Some(connection) = self.connections.find_mut(key) else { return };
-        if connection.closing {
-            return;
-        }
-        let before = connection.outbox.bytes();
-        self.output_bytes += connection.outbox.append_shared(frame);
-        self.after_append(key, before);
     }
 }
 

@@ -23,13 +23,18 @@ impl Hub {
             let error = refusal_body(Refusal::Limit(Limit::Body));
             return self.refuse(caller.connection, caller.request_id, error);
         }
+        let live = std::mem::take(&mut group.live);
+        self.count_burst(&live);
         let takes = |key: &&super::ConnectionKey| {
             self.connections.find(**key).is_some_and(|connection| {
                 let others = connection.session().is_some_and(|session| session.user != caller.user);
                 others && !connection.closing && connection.outbox.bytes() <= OUTPUT_BYTES_SOFT
             })
         };
-        let takers: Vec<_> = group.live.iter().filter(takes).copied().collect();
+        let takers: Vec<_> = live.iter().filter(takes).copied().collect();
+        if let Some(group) = self.loaded_group(id) {
+            group.live = live;
+        }
         let mut frame = Vec::new();
         let (sender, by) = (caller.user.clone(), caller.by.clone());
         Push::Signal { group: id, sender, by, body: body.to_vec() }.encode_frame(&mut frame);

@@ -62,6 +62,7 @@ impl Hub {
 
     /// Closes a connection at once, with what it has not taken.
     fn drop_now(&mut self, key: ConnectionKey) {
+        self.end_burst();
         if let Some(connection) = self.connections.find_mut(key) {
             self.output_bytes -= connection.outbox.clear();
             connection.closing_ms = u64::MAX / 2;

@@ -1,10 +1,11 @@
 //! Fan-out in slices, and shared: what one turn may put into buffers, and what very many recipients cost.
 
-use super::world::{Peer, Reading, World};
+use super::world::{Got, Peer, Reading, World};
 use crate::hub::outbox::REFERENCE_BYTES;
 use crate::ids::GroupId;
 use crate::limits::{OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RELEASED_BYTES_PER_ROUND};
 use crate::store::Event;
+use crate::wire::{Push, Reply};
 
 /// A group of alice and others, all of them on line; the others have been told of it.
 fn with_readers(world: &mut World, count: usize) -> (Peer, Vec<Peer>, GroupId) {
@@ -101,4 +102,34 @@ fn a_frame_for_very_many_is_held_once() {
         }
         assert_eq!(world.hub.output_bytes, 0);
     }
+}
+
+#[test]
+fn what_comes_together_goes_out_in_one_piece_and_in_its_order_on_each_connection() {
+    let mut world = World::slow();
+    let (_, readers, group) = with_readers(&mut world, RECIPIENTS_COPIED_MAX + 2);
+    for reader in &readers {
+        world.set_reading(*reader, Reading::Nothing);
+    }
+    let (sender, others) = (readers[0], &readers[1..]);
+    let sends: Vec<_> = (0..10).map(|number| world.send_request(group, &[number; 200])).collect();
+    let ids = world.ask_all(sender, &sends);
+    let batch = one_batch(&mut world);
+    world.storage(batch);
+    for reader in others {
+        assert_eq!(world.hub.output(world.key(*reader)).count(), 1, "ten entries are one piece");
+        world.take(*reader, usize::MAX);
+        assert_eq!(world.pushed_seqs(*reader), (2..12).collect::<Vec<_>>());
+    }
+    world.take(sender, usize::MAX);
+    let seen: Vec<u64> = world
+        .got(sender)
+        .into_iter()
+        .filter_map(|got| match got {
+            Got::Reply(id, Reply::Changed(_, changed)) => ids.contains(&id).then_some(changed.seq),
+            Got::Push(Push::Entry { entry, .. }) => Some(entry.seq()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seen, (2..12).flat_map(|seq| [seq, seq]).collect::<Vec<_>>(), "each answer, then its entry");
 }
