@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -35,7 +35,8 @@ pub(super) struct Crowd {
     events: Events,
     connections: Vec<Connection>,
     scratch: Vec<u8>,
-    timer: Option<OwnedFd>,
+    /// And what it is set to.
+    timer: Option<(OwnedFd, Option<Instant>)>,
 }
 
 impl Crowd {
@@ -68,19 +69,29 @@ impl Crowd {
         Ok(())
     }
 
-    /// From now on a turn ends at least once in each period. Milliseconds, which is what a poll can wait for, would be
-    /// longer than what is to be measured.
-    pub(super) fn tick(&mut self, period: Duration) -> Result<(), Failure> {
+    /// A turn ends at this time at the latest. Milliseconds, which is what a poll can wait for, would be longer than
+    /// what is to be measured.
+    pub(super) fn wake_at(&mut self, time: Instant) -> Result<(), Failure> {
         let refused = |error: &dyn std::fmt::Display| failed(format!("no timer: {error}"));
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK).map_err(|error| refused(&error))?;
-        let period = Timespec::try_from(period).map_err(|error| refused(&error))?;
-        let times = Itimerspec { it_interval: period, it_value: period };
-        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times).map_err(|error| refused(&error))?;
-        // Edge-triggered: each expiry is an event of its own, whether or not the last one was read.
-        let mut source = SourceFd(&timer.as_raw_fd());
-        self.poll.registry().register(&mut source, TIMER, Interest::READABLE).map_err(|error| refused(&error))?;
-        self.timer = Some(timer);
+        if self.timer.is_none() {
+            let timer =
+                timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK).map_err(|error| refused(&error))?;
+            // Edge-triggered: each expiry is an event of its own, whether or not the last one was read.
+            let descriptor = timer.as_raw_fd();
+            let register = self.poll.registry().register(&mut SourceFd(&descriptor), TIMER, Interest::READABLE);
+            register.map_err(|error| refused(&error))?;
+            self.timer = Some((timer, None));
+        }
+        let Some((timer, set)) = &mut self.timer else { unreachable!("it was made just now") };
+        if *set == Some(time) {
+            return Ok(());
+        }
+        *set = Some(time);
+        // Zero would mean never.
+        let wait = time.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+        let wait = Timespec::try_from(wait).map_err(|error| refused(&error))?;
+        let times = Itimerspec { it_interval: Timespec::default(), it_value: wait };
+        timerfd_settime(timer, TimerfdTimerFlags::empty(), &times).map_err(|error| refused(&error))?;
         Ok(())
     }
 

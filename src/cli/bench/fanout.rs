@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::closed::{Bound, Clocked, Closed};
-use super::options::{RunOptions, Seconds};
+use super::field::Field;
+use super::options::{Repeat, RunOptions, Seconds};
 use super::peers::{Load, Task};
 use super::report::{DELIVERY, Headline, Report};
 use super::run::{Measured, in_turns};
@@ -37,6 +38,8 @@ pub(super) struct Fanout {
     #[command(flatten)]
     pub(super) seconds: Seconds,
     #[command(flatten)]
+    pub(super) repeat: Repeat,
+    #[command(flatten)]
     pub(super) run: RunOptions,
 }
 
@@ -60,12 +63,14 @@ impl Fanout {
             bound: Bound::Time(self.seconds.duration()),
             clocked: Clocked::Each,
         };
-        in_turns(&self.run, &load, |field| closed.run(field))
+        in_turns(&self.run, self.repeat, &load, &mut |peer, round, interrupt| {
+            closed.run(&mut Field::open(peer, &load, round, interrupt)?)
+        })
     }
 
     pub(super) fn report(&self) -> Report {
-        let Self { members, window, stored, bytes, run, .. } = self;
-        let (rounds, seconds) = (run.rounds, self.seconds.seconds);
+        let Self { members, window, stored, bytes, repeat, .. } = self;
+        let (rounds, seconds) = (repeat.rounds, self.seconds.seconds);
         let what = if *stored { "stored messages" } else { "signals" };
         Report {
             title: format!(

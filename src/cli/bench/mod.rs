@@ -4,19 +4,25 @@
 //! that were asked for. The same sockets and the same loop serve all of them ([`crowd`], [`field`]); what differs is
 //! how each is spoken to ([`peers`]). How it is measured, and why so, stands in `docs/benchmarks.md`.
 
+mod answers;
 mod child;
 mod closed;
 mod cpu;
+mod create;
 mod crowd;
 mod cutter;
 mod fanout;
 mod field;
+mod idle;
+mod latency;
+mod open;
 mod options;
 mod peers;
 mod raw;
 mod report;
 mod run;
 mod sample;
+mod send;
 mod server;
 
 use clap::{Args, Subcommand};
@@ -42,6 +48,10 @@ pub(crate) struct Bench {
 #[derive(Subcommand)]
 enum Kind {
     Fanout(fanout::Fanout),
+    Create(create::Create),
+    Send(send::Send),
+    Latency(latency::Latency),
+    Idle(idle::Idle),
     #[command(hide = true)]
     Raw(raw::Raw),
 }
@@ -50,6 +60,10 @@ impl Bench {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
         match self.kind {
             Kind::Fanout(command) => command.run(output),
+            Kind::Create(command) => command.run(output),
+            Kind::Send(command) => command.run(output),
+            Kind::Latency(command) => command.run(output),
+            Kind::Idle(command) => command.run(output),
             Kind::Raw(command) => command.run(),
         }
     }

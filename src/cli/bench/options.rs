@@ -33,9 +33,14 @@ pub(super) struct RunOptions {
     /// Put the same load on this peer, in turns; it has to be installed
     #[arg(long, value_enum, value_name = "NAME")]
     pub(super) peer: Vec<PeerName>,
+}
+
+/// How often.
+#[derive(Args, Clone, Copy)]
+pub(super) struct Repeat {
     /// Rounds: in each, every system has its turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    pub(super) rounds: u64,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(super) rounds: u32,
 }
 
 /// How long a turn is, where it is bounded by time.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::peers::PeerName;
 use super::run::{Absent, Measured, Rounds};
 use super::sample::{Sample, Spread};
 use crate::cli::failure::Failure;
@@ -160,13 +161,7 @@ impl Report {
             }
             peers.insert(rounds.name.to_owned(), object);
         }
-        for (name, why) in &measured.absent {
-            let word = match why {
-                Absent::Missing(_) => "missing",
-                Absent::NotComparable(_) => "not_comparable",
-            };
-            peers.insert(name.word().to_owned(), json!(word));
-        }
+        peers.extend(absent_words(&measured.absent));
         Value::Object(peers)
     }
 
@@ -194,17 +189,30 @@ impl Report {
             let ratios = Ratios::of(measured.ours(), rounds);
             let shown = |spread: Option<Spread>| spread.map_or_else(|| "unknown".to_owned(), |s| with_range(&s));
             let (rate, cpu, p50) = (shown(Some(ratios.rate)), shown(ratios.cpu), shown(Some(ratios.p50)));
-            let _ = write!(text, "\nours / {:<10}  {}s a second {rate}, CPU {cpu}, p50 {p50}", rounds.name, self.unit.one);
+            let _ = write!(text, "\nours / {:<10}  {} a second {rate}, CPU {cpu}, p50 {p50}", rounds.name, self.unit.many);
         }
-        for (name, why) in &measured.absent {
-            let _ = write!(text, "\n{:<11} {}", name.word(), paint.bad(&why.sentence()));
-        }
-        text
+        text + &absent_lines(&measured.absent, paint)
     }
 }
 
+/// Peers without figures, by name, with one word instead.
+pub(super) fn absent_words(absent: &[(PeerName, Absent)]) -> impl Iterator<Item = (String, Value)> {
+    absent.iter().map(|(name, why)| {
+        let word = match why {
+            Absent::Missing(_) => "missing",
+            Absent::NotComparable(_) => "not_comparable",
+        };
+        (name.word().to_owned(), json!(word))
+    })
+}
+
+/// The same for people, with what can be done about it.
+pub(super) fn absent_lines(absent: &[(PeerName, Absent)], paint: &Paint) -> String {
+    absent.iter().map(|(name, why)| format!("\n{:<11} {}", name.word(), paint.bad(&why.sentence()))).collect()
+}
+
 /// What the figures were taken on.
-fn machine() -> Value {
+pub(super) fn machine() -> Value {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     json!({"cores": cores, "kernel": kernel.trim(), "version": env!("CARGO_PKG_VERSION")})

@@ -6,12 +6,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failed;
-use super::field::Field;
-use super::options::RunOptions;
+use super::options::{Repeat, RunOptions};
 use super::peers::raw::RawLimit;
 use super::peers::roundtable::Roundtable;
 use super::peers::{Load, Peer, PeerName, Started};
-use super::sample::Sample;
+use super::sample::{Sample, count};
 use super::server::Server;
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Interrupt;
@@ -20,9 +19,9 @@ use crate::cli::interrupt::Interrupt;
 const DESCRIPTORS_RESERVED: usize = 64;
 
 /// The rounds of one system.
-pub(super) struct Rounds {
+pub(super) struct Rounds<S = Sample> {
     pub(super) name: &'static str,
-    pub(super) samples: Vec<Sample>,
+    pub(super) samples: Vec<S>,
 }
 
 /// Peers that were asked for and have no rounds.
@@ -34,31 +33,35 @@ pub(super) enum Absent {
 }
 
 /// Everything that was measured in one run: roundtable first, the raw limit second, then peers.
-pub(super) struct Measured {
-    pub(super) systems: Vec<Rounds>,
+pub(super) struct Measured<S = Sample> {
+    pub(super) systems: Vec<Rounds<S>>,
     pub(super) absent: Vec<(PeerName, Absent)>,
 }
 
-impl Measured {
-    pub(super) fn ours(&self) -> &Rounds {
+impl<S> Measured<S> {
+    pub(super) fn ours(&self) -> &Rounds<S> {
         &self.systems[0]
     }
 
-    pub(super) fn raw(&self) -> &Rounds {
+    pub(super) fn raw(&self) -> &Rounds<S> {
         &self.systems[1]
     }
 
-    pub(super) fn peers(&self) -> &[Rounds] {
+    pub(super) fn peers(&self) -> &[Rounds<S>] {
         &self.systems[2..]
     }
 }
 
+/// What a system does when it has its turn: it is told the number of the round.
+pub(super) type Turn<'t, S> = dyn FnMut(&mut dyn Peer, usize, &Interrupt) -> Result<S, Failure> + 't;
+
 /// Starts every system, runs all rounds, and takes everything away again.
-pub(super) fn in_turns(
+pub(super) fn in_turns<S>(
     options: &RunOptions,
+    repeat: Repeat,
     load: &Load,
-    mut turn: impl FnMut(&mut Field) -> Result<Sample, Failure>,
-) -> Result<Measured, Failure> {
+    turn: &mut Turn<'_, S>,
+) -> Result<Measured<S>, Failure> {
     let interrupt = Interrupt::catch()?;
     raise_descriptors(load.senders + load.receivers())?;
     let directory = match &options.directory {
@@ -66,28 +69,24 @@ pub(super) fn in_turns(
         None => tempfile::tempdir(),
     };
     let directory = directory.map_err(|error| failed(format!("no temporary directory: {error}")))?;
-    let outcome = rounds(options, load, directory.path(), &interrupt, &mut turn);
+    let outcome = rounds(start(options, load, directory.path())?, repeat, &interrupt, turn);
     // The processes are gone by now, and the directory goes. What an interrupted step says is no news.
     interrupt.check().and(outcome)
 }
 
-fn rounds(
-    options: &RunOptions,
-    load: &Load,
-    directory: &Path,
+fn rounds<S>(
+    (mut systems, absent): Systems,
+    repeat: Repeat,
     interrupt: &Interrupt,
-    turn: &mut dyn FnMut(&mut Field) -> Result<Sample, Failure>,
-) -> Result<Measured, Failure> {
-    let (mut systems, absent) = start(options, load, directory)?;
-    let mut measured: Vec<Rounds> =
+    turn: &mut Turn<'_, S>,
+) -> Result<Measured<S>, Failure> {
+    let mut measured: Vec<Rounds<S>> =
         systems.iter().map(|system| Rounds { name: system.name(), samples: Vec::new() }).collect();
-    let turns = options.rounds.saturating_mul(u64::try_from(systems.len()).unwrap_or(1));
-    let bar = Bar::new(turns);
-    for round in 0..usize::try_from(options.rounds).unwrap_or(usize::MAX) {
+    let bar = Bar::new(u64::from(repeat.rounds) * count(systems.len()));
+    for round in 0..repeat.rounds as usize {
         for (system, rounds) in systems.iter_mut().zip(&mut measured) {
             bar.say(round, system.name());
-            let mut field = Field::open(&mut **system, load, round, interrupt)?;
-            rounds.samples.push(turn(&mut field)?);
+            rounds.samples.push(turn(&mut **system, round, interrupt)?);
             bar.step();
         }
     }

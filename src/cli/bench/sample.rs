@@ -77,6 +77,11 @@ impl Spread {
     }
 }
 
+/// How many there are of something in memory.
+pub(super) fn count(items: usize) -> u64 {
+    u64::try_from(items).unwrap_or(u64::MAX)
+}
+
 /// A count as a figure: what is beyond 2⁵³ is rounded.
 #[expect(clippy::cast_precision_loss)]
 pub(super) fn float(count: u64) -> f64 {

@@ -1,6 +1,8 @@
 //! The systems under load: roundtable, the raw limit, and peers that are installed. One trait tells how each is
 //! spoken to; the same sockets and the same loops serve all of them, so a client library measures nobody.
 
+mod mosquitto;
+mod nats;
 mod process;
 pub(super) mod raw;
 pub(super) mod redis;
@@ -40,13 +42,22 @@ pub(super) struct Load {
     pub(super) senders: usize,
     /// Groups that are made before the load begins.
     pub(super) groups: usize,
-    /// Members of each group; on line unless the task says otherwise.
+    /// Members of each group, beside the one who makes it or sends to it; on line unless the task says otherwise.
     pub(super) members: usize,
     /// Bytes of a message's body.
     pub(super) bytes: usize,
 }
 
 impl Load {
+    /// Whether nothing is measured but storing: what a peer without a disk cannot do. Stored messages are compared with
+    /// peers that store nothing, which is harder on us.
+    fn is_durable_alone(&self) -> bool {
+        match self.task {
+            Task::CreateOnline | Task::CreateOffline | Task::Send => true,
+            Task::Signal | Task::Message | Task::Idle => false,
+        }
+    }
+
     /// Connections of members that are on line.
     pub(super) fn receivers(&self) -> usize {
         match self.task {
@@ -118,20 +129,10 @@ pub(super) trait Peer {
     /// system complains of.
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String>;
 
-    /// Whether each request is answered on the sender's connection.
-    fn answers(&self) -> Answers;
-
     /// A failure of this system.
     fn failed(&self, what: &str) -> Failure {
         failed(format!("{}: {what}", self.name()))
     }
-}
-
-/// Whether a sender hears of its requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answers {
-    None,
-    Each,
 }
 
 /// A peer by name.
@@ -165,7 +166,11 @@ impl PeerName {
     pub(super) fn start(self, load: &Load, directory: &Path) -> Result<Started, Failure> {
         match self {
             Self::Redis => redis::Redis::start(load, directory),
-            Self::Nats | Self::Mosquitto => Ok(Started::Absent(Absent::NotComparable("not yet"))),
+            Self::Nats | Self::Mosquitto if load.is_durable_alone() => Ok(Started::Absent(Absent::NotComparable(
+                "it fans out and stores nothing, and here storing is what is measured",
+            ))),
+            Self::Nats => nats::Nats::start(load, directory),
+            Self::Mosquitto => mosquitto::Mosquitto::start(load, directory),
         }
     }
 }

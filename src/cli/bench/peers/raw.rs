@@ -10,7 +10,7 @@ use super::super::child::Child;
 use super::super::failed;
 use super::super::raw::Plan;
 use super::roundtable::{Frames, cut};
-use super::{Answers, Cut, Load, Peer, Seat, Task};
+use super::{Cut, Load, Peer, Seat, Task};
 use crate::cli::failure::Failure;
 
 pub(in crate::cli::bench) struct RawLimit {
@@ -20,7 +20,6 @@ pub(in crate::cli::bench) struct RawLimit {
     address: SocketAddr,
     task: Task,
     request: Vec<u8>,
-    answers: Answers,
 }
 
 impl RawLimit {
@@ -28,7 +27,6 @@ impl RawLimit {
         let Frames { request, push, answer } = Frames::of(load);
         let durable = !matches!(load.task, Task::Signal | Task::Idle);
         let pushes = load.receivers() > 0;
-        let answers = if answer.is_empty() { Answers::None } else { Answers::Each };
         let plan = Plan {
             senders: load.senders,
             groups: if pushes { load.groups.max(1) } else { 0 },
@@ -44,7 +42,7 @@ impl RawLimit {
         let (child, input, line) = start(command, &plan)?;
         let address = line.rsplit(' ').next().and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| failed(format!("the raw limit says no address: {line}")))?;
-        Ok(Self { child, _input: input, address, task: load.task, request, answers })
+        Ok(Self { child, _input: input, address, task: load.task, request })
     }
 }
 
@@ -86,9 +84,5 @@ impl Peer for RawLimit {
 
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
         cut(self.task, seat, bytes)
-    }
-
-    fn answers(&self) -> Answers {
-        self.answers
     }
 }

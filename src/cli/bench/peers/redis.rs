@@ -7,9 +7,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::super::sample;
 use super::process::{Process, Recipe, Speaks};
-use super::roundtable::{Frames, OFFLINE_MEMBERS};
-use super::{Answers, Cut, Item, Load, Peer, Seat, Started, Task};
+use super::roundtable::Frames;
+use super::{Cut, Item, Load, Peer, Seat, Started, Task};
 use crate::cli::failure::Failure;
 
 /// `KEYS[1]` the group, `ARGV[1]` the packet, then the members: 1,000 at a time, which Lua's stack has room for.
@@ -38,7 +39,7 @@ impl Redis {
         let recipe = Recipe {
             program: "redis-server",
             package: "install redis-server (Debian: apt install redis-server)",
-            configuration: if durable { |port, place| configuration(port, place, "yes") } else { |port, place| configuration(port, place, "no") },
+            configuration: if durable { durable_configuration } else { volatile_configuration },
             arguments: &[],
             speaks: Speaks::Out,
             ready: "Ready to accept connections",
@@ -50,7 +51,7 @@ impl Redis {
         let mut online = load.clone();
         online.task = Task::CreateOnline;
         online.members = load.members.max(1);
-        let packet = if load.task == Task::CreateOffline { vec![b'x'; 256] } else { Frames::of(&online).push };
+        let packet = Frames::of(&online).push;
         let (load, digest) = (load.clone(), String::new());
         Ok(Started::Peer(Box::new(Self { process, load, round: 0, digest, requests: 0, packet, publish: Vec::new() })))
     }
@@ -63,11 +64,33 @@ impl Redis {
         format!("member-{:04}-{number:05}", self.round)
     }
 
-    fn evaluate(&mut self, key: &str, arguments: &[&[u8]], out: &mut Vec<u8>) {
+    fn create(&mut self, out: &mut Vec<u8>) {
+        let users: Vec<String> = match self.load.task {
+            Task::CreateOnline => (0..self.load.members).map(|number| self.user(number)).collect(),
+            // Spread over as many users as roundtable's are.
+            _ => (1..=sample::count(self.load.members))
+                .map(|place| format!("pool-{:06}", self.requests.wrapping_mul(7_919 * place) % 100_000))
+                .collect(),
+        };
+        let mut arguments: Vec<&[u8]> = vec![&self.packet];
+        arguments.extend(users.iter().map(String::as_bytes));
+        // As long as a UUID.
+        self.evaluate(&format!("group:{:04}:{:025}", self.round, self.requests), &arguments, out);
+    }
+
+    fn evaluate(&self, key: &str, arguments: &[&[u8]], out: &mut Vec<u8>) {
         let mut words: Vec<&[u8]> = vec![b"EVALSHA", self.digest.as_bytes(), b"1", key.as_bytes()];
         words.extend_from_slice(arguments);
         command(&words, out);
     }
+}
+
+fn durable_configuration(port: u16, directory: &Path) -> String {
+    configuration(port, directory, "yes")
+}
+
+fn volatile_configuration(port: u16, directory: &Path) -> String {
+    configuration(port, directory, "no")
 }
 
 fn configuration(port: u16, directory: &Path, append: &str) -> String {
@@ -159,31 +182,12 @@ impl Peer for Redis {
                 let body = vec![b'x'; self.load.bytes];
                 self.evaluate(&self.channel(sender), &[&body], out);
             }
-            Task::CreateOnline | Task::CreateOffline => {
-                let users: Vec<String> = match self.load.task {
-                    Task::CreateOnline => (0..self.load.members).map(|number| self.user(number)).collect(),
-                    // Spread over as many users as roundtable's are.
-                    _ => (1..=OFFLINE_MEMBERS as u64)
-                        .map(|place| format!("pool-{:06}", self.requests.wrapping_mul(7_919 * place) % 100_000))
-                        .collect(),
-                };
-                let packet = std::mem::take(&mut self.packet);
-                let mut arguments: Vec<&[u8]> = vec![&packet];
-                arguments.extend(users.iter().map(String::as_bytes));
-                // As long as a UUID.
-                let key = format!("group:{:04}:{:025}", self.round, self.requests);
-                self.evaluate(&key, &arguments, out);
-                self.packet = packet;
-            }
+            Task::CreateOnline | Task::CreateOffline => self.create(out),
         }
     }
 
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
         cut(seat, self.digest.is_empty() || self.load.task == Task::Idle, bytes)
-    }
-
-    fn answers(&self) -> Answers {
-        Answers::Each
     }
 }
 

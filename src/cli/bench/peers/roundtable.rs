@@ -15,7 +15,7 @@ use roundtable::wire::{
 };
 
 use super::super::server::Server;
-use super::{Answers, Cut, Item, Load, Peer, Seat, Task};
+use super::{Cut, Item, Load, Peer, Seat, Task};
 use crate::cli::connect::{KeyArgs, grant};
 use crate::cli::failure::Failure;
 
@@ -23,8 +23,6 @@ const TITLE: &str = "bench";
 const SERVICE: &str = "bench";
 /// Users of whom groups off line are made: so many that nobody comes near the quota of groups.
 const POOL_USERS: u64 = 100_000;
-/// Members of such a group beside its creator.
-pub(in crate::cli::bench) const OFFLINE_MEMBERS: usize = 8;
 const TOKEN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 
 pub(in crate::cli::bench) struct Roundtable {
@@ -188,7 +186,7 @@ impl Peer for Roundtable {
             }
             Task::CreateOffline => {
                 let creator = self.pooled();
-                let members = (0..OFFLINE_MEMBERS).map(|_| self.pooled()).collect();
+                let members = (0..self.load.members).map(|_| self.pooled()).collect();
                 self.create(&creator, members, out);
             }
             Task::Idle => Request::Ping.encode_frame(out, 1),
@@ -197,10 +195,6 @@ impl Peer for Roundtable {
 
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
         cut(self.load.task, seat, bytes)
-    }
-
-    fn answers(&self) -> Answers {
-        if self.load.task == Task::Signal { Answers::None } else { Answers::Each }
     }
 }
 
@@ -270,7 +264,7 @@ impl Frames {
             }
             Task::CreateOnline | Task::CreateOffline => {
                 let online = load.task == Task::CreateOnline;
-                let pool = || vec![user("pool-000000"); OFFLINE_MEMBERS];
+                let pool = || vec![user("pool-000000"); load.members];
                 let members = if online { users(load.members) } else { pool() };
                 let creator = members[0].clone();
                 let create = Request::Create { operation, title: TITLE.into(), members: members.clone() };
