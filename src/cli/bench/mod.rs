@@ -24,6 +24,8 @@ mod run;
 mod sample;
 mod send;
 mod server;
+mod sync;
+mod targets;
 
 use clap::{Args, Subcommand};
 
@@ -52,6 +54,7 @@ enum Kind {
     Send(send::Send),
     Latency(latency::Latency),
     Idle(idle::Idle),
+    Targets(targets::Targets),
     #[command(hide = true)]
     Raw(raw::Raw),
 }
@@ -64,6 +67,7 @@ impl Bench {
             Kind::Send(command) => command.run(output),
             Kind::Latency(command) => command.run(output),
             Kind::Idle(command) => command.run(output),
+            Kind::Targets(command) => command.run(output),
             Kind::Raw(command) => command.run(),
         }
     }

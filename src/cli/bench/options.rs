@@ -62,7 +62,8 @@ impl Seconds {
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// A length of time that a turn may have.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.01..=3_600.0).contains(&seconds) => Ok(seconds),
         _ => Err("say seconds between 0.01 and 3600".to_owned()),

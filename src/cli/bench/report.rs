@@ -42,14 +42,15 @@ pub(super) struct Report {
 }
 
 /// The figures of a system over all rounds.
-struct Figures {
+pub(super) struct Figures {
     per_second: Spread,
     cpu_us: Option<Spread>,
-    latency_us: [Spread; 3],
+    /// p50, p99, p99.9.
+    pub(super) latency_us: [Spread; 3],
 }
 
 impl Figures {
-    fn of(rounds: &Rounds) -> Self {
+    pub(super) fn of(rounds: &Rounds) -> Self {
         let spread = |value: fn(&Sample) -> f64| {
             Spread::of(rounds.samples.iter().map(|sample| Some(value(sample)))).expect("there is at least one round")
         };
@@ -88,6 +89,11 @@ impl Ratios {
         }
     }
 
+    /// Items of a second of server CPU, ours divided by the other's.
+    pub(super) fn per_cpu_second(&self) -> Option<f64> {
+        self.cpu.map(|spread| 1.0 / spread.median)
+    }
+
     fn headline(&self, headline: Headline) -> Option<Spread> {
         match headline {
             Headline::Cpu => self.cpu,
@@ -100,7 +106,7 @@ impl Ratios {
         json!({
             "rate": round(self.rate.median),
             "cpu": self.cpu.map(|spread| round(spread.median)),
-            "per_cpu_second": self.cpu.map(|spread| round(1.0 / spread.median)),
+            "per_cpu_second": self.per_cpu_second().map(round),
             "p50": round(self.p50.median),
             "p99": round(self.p99.median),
         })

@@ -18,6 +18,9 @@ use crate::cli::interrupt::Interrupt;
 /// Descriptors that are not connections of the load.
 const DESCRIPTORS_RESERVED: usize = 64;
 
+/// Names of users are numbered with six digits.
+const CONNECTIONS_MAX: usize = 1_000_000;
+
 /// The rounds of one system.
 pub(super) struct Rounds<S = Sample> {
     pub(super) name: &'static str,
@@ -121,11 +124,11 @@ fn raise_descriptors(connections: usize) -> Result<(), Failure> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map(|()| maximum);
     let limit = raised.unwrap_or(current).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    if connections + DESCRIPTORS_RESERVED <= limit {
+    if connections <= CONNECTIONS_MAX && connections + DESCRIPTORS_RESERVED <= limit {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "{connections} connections are more than the {limit} descriptors that a process may have here: take fewer, or \
+        "{connections} connections are more than the {limit} descriptors that a process may have here, or than a million: take fewer, or \
          raise `ulimit -n`"
     )))
 }

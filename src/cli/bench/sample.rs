@@ -19,6 +19,10 @@ impl Latency {
         self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    pub(super) fn p50_us(&self) -> f64 {
+        self.quantile_us(0.5)
+    }
+
     /// The latency in microseconds that this share of all did not exceed.
     fn quantile_us(&self, share: f64) -> f64 {
         float(self.0.value_at_quantile(share)) / 1e3
@@ -45,7 +49,7 @@ impl Sample {
     }
 
     pub(super) fn p50_us(&self) -> f64 {
-        self.latency.quantile_us(0.5)
+        self.latency.p50_us()
     }
 
     pub(super) fn p99_us(&self) -> f64 {

@@ -39,6 +39,14 @@ pub(in crate::cli::bench) struct Roundtable {
     operations: u64,
     operation: u64,
     dice: u64,
+    /// Lengths that the raw limit works with.
+    lengths: Lengths,
+}
+
+/// Of frames, in bytes; what is not in a task has none.
+struct Lengths {
+    request: usize,
+    push: usize,
 }
 
 impl Roundtable {
@@ -47,7 +55,10 @@ impl Roundtable {
         let service = grant(&key_args, user(SERVICE), Role::Service, None, TOKEN_TTL);
         let service_token = mint(&key, &service);
         let operations = OperationId::random().as_bytes().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes));
+        let frames = Frames::of(&load);
+        let lengths = Lengths { request: frames.request.len(), push: frames.push.len() };
         Ok(Self {
+            lengths,
             server,
             load,
             round: 0,
@@ -95,7 +106,7 @@ fn user(name: &str) -> UserId {
 }
 
 fn member(round: usize, number: usize) -> UserId {
-    user(&format!("member-{round:04}-{number:05}"))
+    user(&format!("member-{round:04}-{number:06}"))
 }
 
 /// The member of a group who sends, off line itself.
@@ -172,6 +183,25 @@ impl Peer for Roundtable {
     }
 
     fn request(&mut self, sender: usize, group: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.put_request(sender, group, out);
+        assert_eq!(out.len() - start, self.lengths.request, "the raw limit reads requests of the same length");
+    }
+
+    fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
+        let cut = cut(self.load.task, seat, bytes)?;
+        match cut {
+            Some(Cut { bytes, item: Item::Delivery }) if bytes != self.lengths.push => {
+                let sent = self.lengths.push;
+                Err(format!("it delivers {bytes} bytes, the raw limit {sent}: they cannot be compared"))
+            }
+            _ => Ok(cut),
+        }
+    }
+}
+
+impl Roundtable {
+    fn put_request(&mut self, sender: usize, group: usize, out: &mut Vec<u8>) {
         match self.load.task {
             Task::Signal => out.extend_from_slice(&self.signals[group]),
             Task::Message | Task::Send => {
@@ -191,10 +221,6 @@ impl Peer for Roundtable {
             }
             Task::Idle => Request::Ping.encode_frame(out, 1),
         }
-    }
-
-    fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
-        cut(self.load.task, seat, bytes)
     }
 }
 
