@@ -74,8 +74,7 @@ impl Create {
                  at most; take more --rounds"
             )));
         }
-        let load =
-            Load { task: Task::CreateOnline, senders: 1, groups: 0, members: self.members() as usize, bytes: 0 };
+        let load = Load { task: Task::CreateOnline, senders: 1, groups: 0, members: self.members() as usize, bytes: 0 };
         let closed = Closed {
             window: 1,
             warm_up: Bound::Count(u64::from(self.count() / 10 + 1)),

@@ -12,8 +12,8 @@ use rustix::time::{
 };
 
 use super::cutter::Cutter;
-use super::peers::{Item, Peer, Seat};
 use super::failed;
+use super::peers::{Item, Peer, Seat};
 use crate::cli::failure::Failure;
 
 const TIMER: Token = Token(usize::MAX);

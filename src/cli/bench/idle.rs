@@ -130,7 +130,8 @@ impl Idle {
 
     fn table(&self, measured: &Measured<Cost>, paint: &Paint) -> String {
         let Self { connections, heartbeat, seconds, .. } = self;
-        let title = format!("{connections} idle connections, a heartbeat each {heartbeat} s, for {} s", seconds.seconds);
+        let title =
+            format!("{connections} idle connections, a heartbeat each {heartbeat} s, for {} s", seconds.seconds);
         let mut text = paint.bold(&title);
         let head = format!("{:<11} {:>20}  {:>18}", "", "bytes a connection", "CPU, % of a core");
         let _ = write!(text, "\n{}", paint.faint(&head));

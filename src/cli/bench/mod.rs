@@ -34,14 +34,12 @@ use super::output::Output;
 
 /// Measure a server beside the raw limit of this machine, and beside peers
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  roundtable bench fanout --members 1000 --window 64 --peer redis --peer nats\n  \
+#[command(after_help = "Examples:\n  roundtable bench fanout --members 1000 --window 64 --peer redis --peer nats\n  \
                   roundtable bench create --members 100\n\nWithout --server a throw-away server is started, and killed \
                   at the end. The raw limit is a process that does only the system calls that nobody can avoid; it runs \
                   in turns with the server, and ratios are taken within a turn. `ratio_to_raw` is the server's figure \
                   divided by that of the raw limit.\n\nAll run on one machine: the load needs a core of its own, so \
-                  the CPU that the server used says more than what came through in a second."
-)]
+                  the CPU that the server used says more than what came through in a second.")]
 pub(crate) struct Bench {
     #[command(subcommand)]
     kind: Kind,

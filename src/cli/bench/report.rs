@@ -79,7 +79,8 @@ impl Ratios {
     pub(super) fn of(ours: &Rounds, other: &Rounds) -> Self {
         let pairs = || ours.samples.iter().zip(&other.samples);
         let ratio = |value: fn(&Sample) -> f64| {
-            Spread::of(pairs().map(|(ours, other)| Some(value(ours) / value(other)))).expect("there is at least one round")
+            Spread::of(pairs().map(|(ours, other)| Some(value(ours) / value(other))))
+                .expect("there is at least one round")
         };
         Self {
             rate: ratio(Sample::per_second),
@@ -188,14 +189,14 @@ impl Report {
             let [p50, p99, p99_9] = figures.latency_us.map(|spread| number(spread.median));
             let cpu = figures.cpu_us.map_or_else(|| "unknown".to_owned(), |cpu| with_range(&cpu));
             let rate = with_range(&figures.per_second);
-            let _ =
-                write!(text, "\n{:<11} {rate:>26}  {cpu:>24}  {p50:>9}  {p99:>9}  {p99_9:>9}", rounds.name);
+            let _ = write!(text, "\n{:<11} {rate:>26}  {cpu:>24}  {p50:>9}  {p99:>9}  {p99_9:>9}", rounds.name);
         }
         for rounds in measured.systems.iter().skip(1) {
             let ratios = Ratios::of(measured.ours(), rounds);
             let shown = |spread: Option<Spread>| spread.map_or_else(|| "unknown".to_owned(), |s| with_range(&s));
             let (rate, cpu, p50) = (shown(Some(ratios.rate)), shown(ratios.cpu), shown(Some(ratios.p50)));
-            let _ = write!(text, "\nours / {:<10}  {} a second {rate}, CPU {cpu}, p50 {p50}", rounds.name, self.unit.many);
+            let _ =
+                write!(text, "\nours / {:<10}  {} a second {rate}, CPU {cpu}, p50 {p50}", rounds.name, self.unit.many);
         }
         text + &absent_lines(&measured.absent, paint)
     }

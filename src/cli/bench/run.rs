@@ -100,10 +100,8 @@ type Systems = (Vec<Box<dyn Peer>>, Vec<(PeerName, Absent)>);
 
 fn start(options: &RunOptions, load: &Load, directory: &Path) -> Result<Systems, Failure> {
     let server = Server::open(&options.server, directory)?;
-    let mut systems: Vec<Box<dyn Peer>> = vec![
-        Box::new(Roundtable::new(server, load.clone())?),
-        Box::new(RawLimit::start(load, directory)?),
-    ];
+    let mut systems: Vec<Box<dyn Peer>> =
+        vec![Box::new(Roundtable::new(server, load.clone())?), Box::new(RawLimit::start(load, directory)?)];
     let mut absent = Vec::new();
     let mut asked: Vec<PeerName> = Vec::new();
     for name in &options.peer {

@@ -18,11 +18,13 @@ const MEMBERS: usize = 8;
 
 /// Send durable messages, each sender waiting for its answer
 #[derive(Args, Clone)]
-#[command(after_help = "Examples:\n  roundtable bench send --senders 64 --peer redis\n  roundtable bench send --senders 1 \
+#[command(
+    after_help = "Examples:\n  roundtable bench send --senders 64 --peer redis\n  roundtable bench send --senders 1 \
                         --json\n\nEach sender has a group of its own, whose 8 other members are off line: what is measured \
                         is storing and answering. Measured: messages a second; the time until the answer, in microseconds; \
                         CPU of the server for one message. ratio_to_raw: messages a second, ours divided by the raw \
-                        limit's.")]
+                        limit's."
+)]
 pub(super) struct Send {
     /// Senders, each with a connection
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_024))]
@@ -58,7 +60,9 @@ impl Send {
         let Self { senders, bytes, repeat, seconds, .. } = self;
         let (rounds, seconds) = (repeat.rounds, seconds.seconds);
         Report {
-            title: format!("{senders} senders of durable messages of {bytes} B; {rounds} rounds of {seconds} s in turns"),
+            title: format!(
+                "{senders} senders of durable messages of {bytes} B; {rounds} rounds of {seconds} s in turns"
+            ),
             parameters: json!({
                 "bench": "send", "senders": senders, "bytes": bytes, "seconds": seconds, "rounds": rounds,
             }),

@@ -162,8 +162,7 @@ impl Targets {
     fn one_at_a_time(&self, table: &mut Table) -> Result<(), Failure> {
         for members in self.sizes() {
             let (seconds, repeat) = (self.seconds(), self.repeat);
-            let bench =
-                Fanout { members, window: 1, stored: false, bytes: 200, seconds, repeat, run: self.with(&[]) };
+            let bench = Fanout { members, window: 1, stored: false, bytes: 200, seconds, repeat, run: self.with(&[]) };
             let measured = bench.measure()?;
             let ratio = Ratios::of(measured.ours(), measured.raw()).cpu.map(|spread| spread.median);
             let what = format!("one signal at a time to {members}: CPU a delivery against raw");

@@ -187,17 +187,17 @@ impl Peer for Redis {
     }
 
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
-        cut(seat, self.digest.is_empty() || self.load.task == Task::Idle, bytes)
+        cut(seat, bytes)
     }
 }
 
 /// One reply. The whole reply has to be there, but for the last bulk string of an array, whose length is enough.
-fn cut(seat: Seat, first_words: bool, bytes: &[u8]) -> Result<Option<Cut>, String> {
+fn cut(seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
     let Some((line, rest)) = split_line(bytes) else { return Ok(None) };
     let head = bytes.len() - rest.len();
     let said = |item| Ok(Some(Cut { bytes: head, item }));
     match line.split_first() {
-        Some((b'+', b"PONG")) if seat == Seat::Sender && first_words => said(Item::Ready),
+        Some((b'+', b"PONG")) if seat == Seat::Sender => said(Item::Ready),
         Some((b'+' | b':', _)) => said(Item::Answer),
         Some((b'-', text)) => Err(String::from_utf8_lossy(text).into_owned()),
         Some((b'$', length)) => Ok(Some(Cut { bytes: head + decimal(length)? + 2, item: Item::Answer })),
@@ -246,9 +246,9 @@ mod tests {
 
     /// What the bytes are, once enough of them is there, and for each prefix either that or nothing.
     fn cut_whole(bytes: &[u8]) -> Cut {
-        let whole = cut(Seat::Member, true, bytes).unwrap().unwrap();
+        let whole = cut(Seat::Member, bytes).unwrap().unwrap();
         for length in 1..bytes.len() {
-            let part = cut(Seat::Member, true, &bytes[..length]).unwrap();
+            let part = cut(Seat::Member, &bytes[..length]).unwrap();
             assert!(part.is_none() || part == Some(whole), "{length} of {bytes:?}");
         }
         assert_eq!(whole.bytes, bytes.len());
@@ -265,6 +265,6 @@ mod tests {
 
     #[test]
     fn a_complaint_is_an_error_in_its_own_words() {
-        assert_eq!(cut(Seat::Sender, false, b"-NOSCRIPT no such\r\n").unwrap_err(), "NOSCRIPT no such");
+        assert_eq!(cut(Seat::Sender, b"-NOSCRIPT no such\r\n").unwrap_err(), "NOSCRIPT no such");
     }
 }

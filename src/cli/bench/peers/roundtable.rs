@@ -244,7 +244,9 @@ pub(in crate::cli::bench) fn cut(task: Task, seat: Seat, bytes: &[u8]) -> Result
             let Some(body) = bytes.get(HEADER_BYTES..length) else { return Ok(None) };
             return Err(refusal(body));
         }
-        Some(kind @ (Kind::Behind | Kind::TakenOver | Kind::GoingAway)) => return Err(format!("it said {}", kind.name())),
+        Some(kind @ (Kind::Behind | Kind::TakenOver | Kind::GoingAway)) => {
+            return Err(format!("it said {}", kind.name()));
+        }
         _ => Item::Other,
     };
     Ok(Some(Cut { bytes: length, item }))
@@ -297,8 +299,18 @@ impl Frames {
                 create.encode_frame_as(&mut request, 1, Some(&creator));
                 let owner = creator.clone();
                 let (from, version, head, created_at_ms, title) = (2, 1, 1, 1, TITLE.to_owned());
-                Push::GroupPacket(GroupPacket { from, group, version, head, created_at_ms, owner, creator, title, members })
-                    .encode_frame(&mut push);
+                Push::GroupPacket(GroupPacket {
+                    from,
+                    group,
+                    version,
+                    head,
+                    created_at_ms,
+                    owner,
+                    creator,
+                    title,
+                    members,
+                })
+                .encode_frame(&mut push);
                 Reply::Created(created).encode_frame(&mut answer, 1);
             }
             Task::Idle => {
