@@ -54,17 +54,14 @@ impl Crowd {
     /// Adds a connection that is open, in the next slot.
     pub(super) fn add(&mut self, socket: TcpStream, seat: Seat, cutter: Cutter) -> Result<(), Failure> {
         let slot = Token(self.connections.len());
-        let register = || {
-            socket.set_nonblocking(true)?;
-            let mut socket = mio::net::TcpStream::from_std(socket.try_clone()?);
-            let interest = match seat {
-                Seat::Sender => Interest::READABLE | Interest::WRITABLE,
-                Seat::Member => Interest::READABLE,
-            };
-            self.poll.registry().register(&mut socket, slot, interest)?;
-            Ok(socket)
+        let refused = |error: std::io::Error| failed(format!("no socket: {error}"));
+        socket.set_nonblocking(true).map_err(refused)?;
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        let interest = match seat {
+            Seat::Sender => Interest::READABLE | Interest::WRITABLE,
+            Seat::Member => Interest::READABLE,
         };
-        let socket = register().map_err(|error: std::io::Error| failed(format!("no socket: {error}")))?;
+        self.poll.registry().register(&mut socket, slot, interest).map_err(refused)?;
         self.connections.push(Connection { socket, seat, cutter, out: Vec::new() });
         Ok(())
     }

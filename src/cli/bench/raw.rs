@@ -198,6 +198,9 @@ impl Floor<'_> {
 
     /// To each member of each group what came for it, with one call.
     fn push(&mut self) -> io::Result<()> {
+        if self.members.is_empty() {
+            return Ok(());
+        }
         for (group, count) in self.counts.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
             let block = self.plan.push.repeat(std::mem::take(count));
             let first = group * self.plan.members;

@@ -215,7 +215,10 @@ pub(super) fn absent_words(absent: &[(PeerName, Absent)]) -> impl Iterator<Item 
 
 /// The same for people, with what can be done about it.
 pub(super) fn absent_lines(absent: &[(PeerName, Absent)], paint: &Paint) -> String {
-    absent.iter().map(|(name, why)| format!("\n{:<11} {}", name.word(), paint.bad(&why.sentence()))).collect()
+    absent.iter().fold(String::new(), |mut text, (name, why)| {
+        let _ = write!(text, "\n{:<11} {}", name.word(), paint.bad(&why.sentence()));
+        text
+    })
 }
 
 /// What the figures were taken on.

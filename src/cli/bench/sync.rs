@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::failed;
-use super::sample::Latency;
+use super::sample::{Latency, count};
 use crate::cli::failure::Failure;
 
 const SYNCS: u64 = 200;
 /// About a message in the journal.
-const RECORD_BYTES: u64 = 320;
+const RECORD: [u8; 320] = [b'x'; 320];
 
 /// The median of many, each of a small record behind the last, in a file that was filled before; in microseconds.
 pub(super) fn sync_time_us(directory: Option<&Path>) -> Result<f64, Failure> {
@@ -20,11 +20,10 @@ pub(super) fn sync_time_us(directory: Option<&Path>) -> Result<f64, Failure> {
         let file: File = tempfile::tempfile_in(&place)?;
         file.write_all_at(&vec![0; 1 << 20], 0)?;
         file.sync_all()?;
-        let record = [b'x'; RECORD_BYTES as usize];
         let mut latency = Latency::new();
         for number in 0..SYNCS {
             let begun = Instant::now();
-            file.write_all_at(&record, number * RECORD_BYTES)?;
+            file.write_all_at(&RECORD, number * count(RECORD.len()))?;
             file.sync_data()?;
             latency.record(begun.elapsed());
         }

@@ -140,9 +140,9 @@ pub(super) trait Peer {
 pub(crate) enum PeerName {
     /// Redis: pub/sub, scripts, `appendfsync always`
     Redis,
-    /// NATS: core, without JetStream
+    /// NATS: its core, which stores nothing
     Nats,
-    /// Mosquitto: MQTT 3.1.1, QoS 0
+    /// Mosquitto: MQTT 3.1.1, nothing acknowledged
     Mosquitto,
 }
 

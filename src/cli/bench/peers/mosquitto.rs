@@ -1,4 +1,4 @@
-//! Mosquitto, by MQTT 3.1.1 (OASIS Standard, 29 October 2014), QoS 0: nothing is stored, nothing acknowledged.
+//! Mosquitto, by MQTT 3.1.1 (OASIS Standard, 29 October 2014), `QoS` 0: nothing is stored, nothing acknowledged.
 
 use std::net::SocketAddr;
 use std::path::Path;

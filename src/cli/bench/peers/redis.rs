@@ -219,8 +219,11 @@ fn push(rest: &[u8], mut length: usize) -> Result<Option<Cut>, String> {
     Ok(Some(Cut { bytes: length, item }))
 }
 
+/// A string, and what is behind it.
+type Split<'b> = (&'b [u8], &'b [u8]);
+
 /// A whole bulk string at the front, and what is behind it.
-fn bulk<'b>(bytes: &'b [u8], length: &mut usize) -> Result<Option<(&'b [u8], &'b [u8])>, String> {
+fn bulk<'b>(bytes: &'b [u8], length: &mut usize) -> Result<Option<Split<'b>>, String> {
     let Some((line, rest)) = split_line(bytes) else { return Ok(None) };
     let Some((b'$', digits)) = line.split_first() else { return Err("a reply is no string".to_owned()) };
     let size = decimal(digits)?;
