@@ -4,8 +4,6 @@
 
 mod stage;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -15,9 +13,9 @@ use roundtable::ids::{GroupId, UserId};
 use roundtable::limits::HEADER_BYTES;
 use roundtable::wire::{Created, GroupPacket, GroupShown, Header, Kind, LogEntry};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
+use super::interrupt::Interrupt;
 use super::output::{Output, entry_line, names};
 use stage::{Stage, await_ready, broken, expect_same, next, unexpected};
 
@@ -55,29 +53,6 @@ fn play(interrupt: &Interrupt, output: &mut Output) -> Result<(), Failure> {
     drop(online);
     crash(&mut stage, created.group, &before, output)?;
     close_scene(&created, before.1.len(), began.elapsed(), output)
-}
-
-/// Signals that ask for the end. The demo takes its directory away before it follows them, between two steps.
-struct Interrupt {
-    signal: Arc<AtomicUsize>,
-}
-
-impl Interrupt {
-    fn catch() -> Result<Self, Failure> {
-        let signal = Arc::new(AtomicUsize::new(0));
-        for (number, value) in [(SIGHUP, 1), (SIGINT, 2), (SIGTERM, 15)] {
-            signal_hook::flag::register_usize(number, Arc::clone(&signal), value)
-                .map_err(|error| Failure::new(Exit::Refused, "SIGNALS", error.to_string()))?;
-        }
-        Ok(Self { signal })
-    }
-
-    fn check(&self) -> Result<(), Failure> {
-        match u8::try_from(self.signal.load(Ordering::Relaxed)) {
-            Ok(signal @ 1..) => Err(Failure::Interrupted { signal }),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// A record and the whole log: what must not change.

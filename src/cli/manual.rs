@@ -80,14 +80,19 @@ fn write_all(directory: &Path, pages: &[(String, String)]) -> io::Result<()> {
 fn pages() -> Vec<(String, String)> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    let commands: Vec<Command> = program.get_subcommands().cloned().collect();
-    let mut pages = vec![("roundtable.1".to_owned(), render(program))];
-    for command in commands {
-        let name = format!("roundtable-{}", command.get_name());
-        let bin = format!("roundtable {}", command.get_name());
-        pages.push((format!("{name}.1"), render(command.display_name(&name).bin_name(bin))));
-    }
+    let mut pages = vec![("roundtable.1".to_owned(), render(program.clone()))];
+    add_pages("roundtable", &program, &mut pages);
     pages
+}
+
+/// A page for each command below one, and for those below it.
+fn add_pages(above: &str, command: &Command, pages: &mut Vec<(String, String)>) {
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+        let name = format!("{above}-{}", command.get_name());
+        let bin = name.replace('-', " ");
+        pages.push((format!("{name}.1"), render(command.clone().display_name(&name).bin_name(bin))));
+        add_pages(&name, command, pages);
+    }
 }
 
 fn render(command: Command) -> String {

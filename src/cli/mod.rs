@@ -1,5 +1,6 @@
 //! The command line: one file for each family of commands. It talks to servers through `client` alone.
 
+mod bench;
 mod care;
 mod change;
 mod connect;
@@ -7,6 +8,7 @@ mod demo;
 mod failure;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod interrupt;
 mod json;
 mod manual;
 mod members;
@@ -79,6 +81,7 @@ enum Command {
     Kick(operate::Kick),
     Completions(manual::Completions),
     Man(manual::Man),
+    Bench(bench::Bench),
     #[cfg(feature = "sim")]
     Simulate(simulate::Simulate),
 }
@@ -129,6 +132,7 @@ fn execute(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Kick(command) => command.run(output),
         Command::Completions(command) => command.run(output),
         Command::Man(command) => command.run(output),
+        Command::Bench(command) => command.run(output),
         #[cfg(feature = "sim")]
         Command::Simulate(command) => command.run(output),
     }?;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use crate::bench::BENCHES;
 use crate::program::run;
 use crate::wrong_use::COMMANDS;
 
@@ -52,11 +53,12 @@ fn there_is_a_man_page_for_each_command_with_its_example() {
     let directory = tempfile::tempdir().expect("a directory");
     let place = directory.path().join("man1");
     let written = run(&["man", "--output", place.to_str().expect("a plain path")]);
-    assert_eq!(written.stdout.lines().count(), COMMANDS.len() + 1, "{written:?}");
+    assert_eq!(written.stdout.lines().count(), COMMANDS.len() + BENCHES.len() + 1, "{written:?}");
     let page = |name: &str| std::fs::read_to_string(place.join(name)).expect("it was written");
     assert_eq!(page("roundtable.1").trim_end(), run(&["man"]).stdout.trim_end(), "the program's own is printed");
-    for command in COMMANDS {
-        let text = page(&format!("roundtable-{command}.1"));
+    let benches = BENCHES.iter().map(|bench| format!("bench {bench}"));
+    for command in COMMANDS.iter().map(|command| (*command).to_owned()).chain(benches) {
+        let text = page(&format!("roundtable-{}.1", command.replace(' ', "-")));
         assert!(text.contains(&format!("roundtable {command}")), "an example: {text}");
         if is_there("groff") {
             let (done, said) = feed("groff", &["-Kutf8", "-man", "-Tutf8", "-ww", "-z"], &text);

@@ -81,6 +81,10 @@ impl Server {
         self.directory.path().join("data")
     }
 
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, then the same directory again.
     pub(crate) fn crash_and_restart(&mut self) {
         self.kill();

@@ -41,6 +41,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "import",
     "completions",
     "man",
+    "bench",
 ];
 
 const NOBODYS_GROUP: &str = "0198f2a1-7c3e-7d10-8a55-0242ac120002";
