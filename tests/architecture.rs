@@ -3,6 +3,8 @@
 //! The check is textual: comments, literals and `#[cfg(test)]` items are taken out, and every path that is left, in
 //! `use` trees and inline, is resolved to a module of the crate or to an outside name.
 
+#[path = "architecture/fuzz_dependencies.rs"]
+mod fuzz_dependencies;
 #[path = "architecture/named_tests.rs"]
 mod named_tests;
 
