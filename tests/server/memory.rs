@@ -38,7 +38,7 @@ struct Formula {
 }
 
 impl Formula {
-    const BASE: u64 = 16 * MIB;
+    const BASE: u64 = 32 * MIB;
     const CONNECTION: u64 = 2 * KIB;
     const INDEX_CACHE_MAX: u64 = 64 * MIB;
     const GROUP: u64 = 170;
