@@ -2,7 +2,29 @@
 
 use super::{change_everywhere, each_is_named, is_answer, is_message, pushed_message, quiet};
 use crate::checker::Promise;
-use crate::format::{Answer, Call, Event, What};
+use crate::format::{Answer, Call, Event, Line, What};
+
+/// Whether a change was answered here when it was quiet, and before with the same: one of which no answer came may have
+/// failed for all that anybody saw.
+fn is_repeat_of_an_answer(lines: &[Line], place: usize) -> bool {
+    let operation_of = |request: (u32, u32)| {
+        lines.iter().find_map(|line| match &line.what {
+            What::Invoke { conn, req, call: Call::Change { op, .. } } if (*conn, *req) == request => Some(op),
+            _ => None,
+        })
+    };
+    let What::Return { conn, req, answer: Answer::Changed { repeated: true, .. } } = &lines[place].what else {
+        return false;
+    };
+    let operation = operation_of((*conn, *req));
+    let is_first = |line: &Line| match &line.what {
+        What::Return { conn, req, answer: Answer::Changed { repeated: false, .. } } => {
+            operation_of((*conn, *req)) == operation
+        }
+        _ => false,
+    };
+    place > quiet(lines) && operation.is_some() && lines[..place].iter().any(is_first)
+}
 
 #[test]
 fn an_operation_with_two_effects_is_named() {
@@ -24,9 +46,9 @@ fn an_operation_with_two_effects_is_named() {
 #[test]
 fn another_answer_for_the_same_operation_is_named() {
     each_is_named(Promise::P6, is_answer, |lines, place| {
-        let quiet = quiet(lines);
+        let is_repeat = is_repeat_of_an_answer(lines, place);
         match &mut lines[place].what {
-            What::Return { answer: Answer::Changed { seq, repeated: true, .. }, .. } if place > quiet => {
+            What::Return { answer: Answer::Changed { seq, .. }, .. } if is_repeat => {
                 *seq += 1;
                 true
             }
@@ -38,16 +60,11 @@ fn another_answer_for_the_same_operation_is_named() {
 #[test]
 fn an_operation_that_is_forgotten_is_named() {
     each_is_named(Promise::P6, is_answer, |lines, place| {
-        let quiet = quiet(lines);
-        match &mut lines[place].what {
-            What::Return { answer, .. }
-                if matches!(answer, Answer::Changed { repeated: true, .. }) && place > quiet =>
-            {
-                *answer = Answer::Refused { code: "NOT_FOUND".to_owned(), detail: 0 };
-                true
-            }
-            _ => false,
+        let is_repeat = is_repeat_of_an_answer(lines, place);
+        if let What::Return { answer, .. } = &mut lines[place].what {
+            *answer = Answer::Refused { code: "NOT_FOUND".to_owned(), detail: 0 };
         }
+        is_repeat
     });
 }
 
