@@ -3,47 +3,128 @@
 //! Frames that go to the same connections one after the other are gathered first, a *burst*, and put into the buffers
 //! together: then what a connection costs is paid once a burst, and it writes one piece instead of many. A burst lasts
 //! within one input to the hub, and whatever else goes to one of its connections has the burst so far go before it: so
-//! nobody sees a difference but the speed.
+//! nobody sees a difference but the speed. A burst that knows its [`Audience`] takes the next frame for that without
+//! anybody looking at its connections.
 
 use std::sync::Arc;
 
 use super::Hub;
 use super::connection::ConnectionKey;
 use super::outbox::SharedFrame;
+use crate::ids::{GroupId, UserId};
 use crate::limits::{BURST_BYTES_MAX, FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX};
 
 /// Connections that have a part of a burst before the others; with more, all are given it.
 const AHEAD_MAX: usize = 64;
 
+/// Who gets a frame: the connections on which a group is live and that keep up, but those of one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Audience {
+    pub(super) group: GroupId,
+    pub(super) except: Option<UserId>,
+}
+
 /// Frames that wait to be put into the buffers of the same connections.
+///
+/// Invariant: `takers` are all of `audience`, as long as none of them is behind. What else could change who they are
+/// ends the burst, or takes its audience away.
 #[derive(Debug)]
 pub(super) struct Burst {
     takers: Vec<ConnectionKey>,
     frames: Vec<u8>,
     /// Takers that have this many bytes of it already.
     ahead: Vec<(ConnectionKey, usize)>,
+    audience: Option<Audience>,
+    /// With more bytes of it one of those who have none of it yet is behind; known once it is asked for.
+    bytes_max: Option<usize>,
+}
+
+impl Burst {
+    fn has_room(&self, frame: &[u8]) -> bool {
+        self.frames.len() + frame.len() <= BURST_BYTES_MAX
+    }
 }
 
 impl Hub {
-    /// Writes one encoded frame into the buffer of each connection, before this input ends.
-    pub(super) fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>) {
+    /// Writes one encoded frame into the buffer of each connection, before this input ends. If they are an audience,
+    /// all of it, the next frame for it need not look for them.
+    pub(super) fn fan_out(&mut self, takers: &[ConnectionKey], frame: Vec<u8>, audience: Option<Audience>) {
         if takers.is_empty() {
             return;
         }
         self.releases.spend(frame.len(), takers.len());
-        if let Some(burst) = &mut self.burst
-            && burst.takers == takers
-            && burst.frames.len() + frame.len() <= BURST_BYTES_MAX
-        {
-            return burst.frames.extend_from_slice(&frame);
+        let burst = match self.burst.take() {
+            Some(mut burst) if burst.takers == takers && burst.has_room(&frame) => {
+                burst.frames.extend_from_slice(&frame);
+                burst
+            }
+            other => {
+                self.burst = other;
+                self.end_burst();
+                Burst { takers: takers.to_vec(), frames: frame, ahead: Vec::new(), audience: None, bytes_max: None }
+            }
+        };
+        self.burst = Some(Burst { audience, ..burst });
+    }
+
+    /// Does the same with a frame for the audience of the last frame, if that is still known. Gives the number of
+    /// connections.
+    pub(super) fn fan_out_again(&mut self, audience: &Audience, frame: &[u8]) -> Option<usize> {
+        let mut burst =
+            self.burst.take_if(|burst| burst.audience.as_ref() == Some(audience) && burst.has_room(frame))?;
+        let takers = burst.takers.len();
+        let keeps_up = self.keeps_up(&mut burst);
+        if keeps_up {
+            #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
+            self.check_audience(&burst, audience);
+            burst.frames.extend_from_slice(frame);
+            self.releases.spend(frame.len(), takers);
         }
-        self.end_burst();
-        self.burst = Some(Burst { takers: takers.to_vec(), frames: frame, ahead: Vec::new() });
+        self.burst = Some(burst);
+        keeps_up.then_some(takers)
+    }
+
+    /// Somebody joins an audience, or leaves it.
+    pub(super) fn forget_audience(&mut self) {
+        if let Some(burst) = &mut self.burst {
+            burst.audience = None;
+        }
+    }
+
+    /// Whether no taker is behind by now. Those who got something else meanwhile are looked at each time.
+    fn keeps_up(&self, burst: &mut Burst) -> bool {
+        let bytes_max = burst.bytes_max.unwrap_or_else(|| {
+            let longest = burst.takers.iter().map(|key| self.waiting(burst, *key)).max();
+            OUTPUT_BYTES_SOFT.saturating_sub(longest.unwrap_or(0))
+        });
+        burst.bytes_max = Some(bytes_max);
+        let is_behind = |key: ConnectionKey| self.waiting(burst, key) + burst.frames.len() > OUTPUT_BYTES_SOFT;
+        burst.frames.len() <= bytes_max && !burst.ahead.iter().any(|(key, _)| is_behind(*key))
+    }
+
+    /// Bytes that wait for a taker, those of the burst apart.
+    fn waiting(&self, burst: &Burst, key: ConnectionKey) -> usize {
+        self.connections.find(key).map_or(0, |connection| connection.outbox.bytes()) - given(&burst.ahead, key)
+    }
+
+    /// Asserts the invariant.
+    #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
+    fn check_audience(&self, burst: &Burst, audience: &Audience) {
+        let takes = |key: &&ConnectionKey| {
+            self.connections.find(**key).is_some_and(|connection| {
+                let is_excepted = connection.session().map(|session| &session.user) == audience.except.as_ref();
+                let waiting = connection.outbox.bytes() + burst.frames.len() - given(&burst.ahead, **key);
+                !is_excepted && !connection.closing && waiting <= OUTPUT_BYTES_SOFT
+            })
+        };
+        let group = self.groups.get(&audience.group).and_then(|slot| slot.group.as_ref());
+        let takers: Vec<_> = group.map_or(&[][..], |group| &group.live).iter().filter(takes).copied().collect();
+        assert_eq!(burst.takers, takers, "an audience that is known is the one that would be found");
     }
 
     /// Puts what was gathered into the buffers.
     pub(super) fn end_burst(&mut self) {
-        let Some(Burst { takers, frames, ahead }) = self.burst.take() else { return };
+        let Some(Burst { takers, frames, ahead, .. }) = self.burst.take() else { return };
         if frames.len() <= FRAME_BYTES_COPIED_MAX && takers.len() <= RECIPIENTS_COPIED_MAX {
             for key in takers {
                 self.append_rest(key, &frames, given(&ahead, key));

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Hub;
-use super::connection::{Basis, Behind, ConnectionKey, Presence};
+use super::connection::{Basis, Behind, ConnectionKey, Loading, Presence};
 use super::outbox::SharedFrame;
 use super::reads::PendingRead;
 use super::task::Task;
@@ -30,7 +30,7 @@ impl Hub {
         let mut has = match std::mem::replace(&mut session.presence, Presence::Detached) {
             Presence::Detached => BTreeMap::new(),
             Presence::Collecting(has) => has,
-            before @ (Presence::Loading { .. } | Presence::Attached) => {
+            before @ (Presence::Loading(_) | Presence::Attached) => {
                 session.presence = before;
                 return false;
             }
@@ -80,7 +80,8 @@ impl Hub {
         self.user_loads.insert(read);
         self.requests.push_back(StoreRequest::LoadUser { read, user });
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
-            session.presence = Presence::Loading { basis, late: BTreeSet::new(), ended: BTreeMap::new() };
+            let loading = Loading { basis, late: BTreeSet::new(), ended: BTreeMap::new() };
+            session.presence = Presence::Loading(Box::new(loading));
         }
     }
 
@@ -93,7 +94,8 @@ impl Hub {
         };
         let user = session.user.clone();
         let before = std::mem::replace(&mut session.presence, Presence::Attached);
-        let Presence::Loading { basis, late, ended } = before else { unreachable!("memberships are loaded to attach") };
+        let Presence::Loading(loading) = before else { unreachable!("memberships are loaded to attach") };
+        let Loading { basis, late, ended } = *loading;
         let mut places: BTreeMap<GroupId, Membership> =
             memberships.into_iter().map(|membership| (membership.group, membership)).collect();
         for group in late {
@@ -149,6 +151,7 @@ impl Hub {
     /// From here on the connection gets the entries of a group as they come. A group that is not loaded finds it when
     /// it is.
     pub(super) fn add_live(&mut self, group: GroupId, key: ConnectionKey) {
+        self.forget_audience();
         let Some(group) = self.groups.get_mut(&group).and_then(|slot| slot.group.as_mut()) else { return };
         if group.live.len() == group.live.capacity() {
             // Those who are gone are only noticed by an entry; where none comes, they must not pile up.

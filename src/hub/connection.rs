@@ -41,7 +41,6 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) user: UserId,
-    pub(super) principal: Principal,
     pub(super) role: Role,
     pub(super) device: DeviceId,
     /// Silence after which it is dead.
@@ -59,9 +58,19 @@ pub(super) struct Session {
     /// Notices that wait for their group to be loaded.
     pub(super) notices_loading: usize,
     /// How far the feed has been told on it, if it asked for it.
-    pub(super) feed: Option<Feed>,
+    pub(super) feed: Option<Box<Feed>>,
     /// Whether `Ready` is still to be told.
     pub(super) ready_owed: bool,
+}
+
+impl Session {
+    /// Whose operations are remembered together.
+    pub(super) fn principal(&self) -> Principal {
+        match self.role {
+            Role::Service => Principal::Service(self.user.clone()),
+            Role::User | Role::Operator => Principal::User(self.user.clone()),
+        }
+    }
 }
 
 /// How far a connection is on its way on line.
@@ -71,11 +80,20 @@ pub(super) enum Presence {
     Detached,
     /// Frames with what its device has are coming in.
     Collecting(BTreeMap<GroupId, u64>),
-    /// The memberships of its user are being loaded, and the answer may not know of what was released meanwhile: groups
-    /// that the user has joined, and seqs at which memberships of it have ended.
-    Loading { basis: Basis, late: BTreeSet<GroupId>, ended: BTreeMap<GroupId, u64> },
+    /// The memberships of its user are being loaded.
+    Loading(Box<Loading>),
     /// It gets pushes.
     Attached,
+}
+
+/// What is kept while memberships are being loaded: the answer may not know of what was released meanwhile.
+#[derive(Debug)]
+pub(super) struct Loading {
+    pub(super) basis: Basis,
+    /// Groups that the user has joined.
+    pub(super) late: BTreeSet<GroupId>,
+    /// Seqs at which memberships of it have ended.
+    pub(super) ended: BTreeMap<GroupId, u64>,
 }
 
 /// From what is decided what a connection lacks.
@@ -206,6 +224,15 @@ impl Connection {
             || self.request_bytes > REQUEST_BYTES_SOFT
             || self.large_in_flight >= LARGE_IN_FLIGHT_MAX
             || self.outbox.bytes() > OUTPUT_BYTES_SOFT
+    }
+
+    /// Whether something is to be told as soon as output is written.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.session().is_some_and(|session| {
+            !session.notices.is_empty()
+                || session.ready_owed
+                || session.feed.as_ref().is_some_and(|feed| feed.is_resting())
+        })
     }
 
     /// When something has to be done about it if nothing happens, and what.

@@ -40,6 +40,13 @@ enum State {
     Live,
 }
 
+impl Feed {
+    /// Whether it goes on when output is written.
+    pub(super) fn is_resting(&self) -> bool {
+        self.state == State::Resting
+    }
+}
+
 /// What all feeds have in common.
 ///
 /// Invariant: `recent` has every effect that was released since the first of the present feeds was asked for, but those
@@ -90,7 +97,8 @@ impl Hub {
             return self.close_with(key, ErrorCode::Protocol, 0, "a second feed on one connection");
         }
         let after = (position > 0).then(|| FeedPlace::behind(position));
-        session.feed = Some(Feed { place: after.unwrap_or(FeedPlace::behind(0)), state: State::Reading });
+        let place = after.unwrap_or(FeedPlace::behind(0));
+        session.feed = Some(Box::new(Feed { place, state: State::Reading }));
         self.feeds.connections.push(key);
         self.read_feed(key, Some(caller), after);
     }
@@ -239,7 +247,7 @@ impl Hub {
             return;
         }
         let feed = connection.session_mut().and_then(|session| session.feed.as_mut());
-        if let Some(feed) = feed.filter(|feed| feed.state == State::Resting) {
+        if let Some(feed) = feed.filter(|feed| feed.is_resting()) {
             feed.state = State::Reading;
             let place = feed.place;
             self.read_feed(key, None, Some(place));
@@ -253,7 +261,7 @@ impl Hub {
     }
 
     fn feed_mut(&mut self, key: ConnectionKey) -> Option<&mut Feed> {
-        self.connections.find_mut(key)?.session_mut()?.feed.as_mut()
+        self.connections.find_mut(key)?.session_mut()?.feed.as_deref_mut()
     }
 }
 

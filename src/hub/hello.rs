@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Hub;
 use super::connection::{ConnectionKey, Presence, Session, State, in_flight_max};
-use crate::ids::{Identity, Principal, Role, TokenError};
+use crate::ids::{Identity, TokenError};
 use crate::limits::{
     BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_LIST, GROUP_MEMBERS_MAX, HEARTBEAT_S_DEFAULT, HEARTBEAT_S_MAX,
     HEARTBEAT_S_MIN, TITLE_BYTES_MAX, TOKEN_LEEWAY_MS,
@@ -36,10 +36,6 @@ impl Hub {
         let welcome = welcome(connection.number, wall_ms, heartbeat_s, hello.features, &identity);
         let token_ends_ms = token_ends_ms(&identity, wall_ms, now_ms);
         connection.state = State::Open(Box::new(Session {
-            principal: match identity.role {
-                Role::Service => Principal::Service(identity.user.clone()),
-                Role::User | Role::Operator => Principal::User(identity.user.clone()),
-            },
             user: identity.user,
             role: identity.role,
             device: hello.device.clone(),

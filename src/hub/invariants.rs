@@ -50,7 +50,9 @@ impl Hub {
             let surplus = if is_over { self.marks_under_way(key) } else { 0 };
             assert!(connection.in_flight <= in_flight_max + surplus, "requests above the limit are not taken");
             let (deadline_ms, _) = connection.deadline();
-            assert!(connection.timer_ms <= deadline_ms, "no deadline is missed");
+            // One that is about to be resumed counts as heard then, and is armed.
+            let is_armed = connection.timer_ms <= deadline_ms || self.resumed.contains(&key);
+            assert!(is_armed, "no deadline is missed");
             assert!(self.timers.contains(&(connection.timer_ms, key)));
             let queued = self.dirty.iter().filter(|other| **other == key).count();
             assert_eq!(queued, usize::from(connection.dirty), "a dirty connection is queued once");
@@ -71,7 +73,7 @@ impl Hub {
     fn check_presence(&self, key: ConnectionKey, connection: &Connection) {
         let State::Open(session) = &connection.state else { return };
         let listed = self.directory.connections(&session.user).iter().filter(|other| **other == key).count();
-        let on_line = matches!(session.presence, Presence::Loading { .. } | Presence::Attached);
+        let on_line = matches!(session.presence, Presence::Loading(_) | Presence::Attached);
         assert!(listed <= usize::from(on_line), "only who is on line is in the directory, once");
         assert!(connection.closing || listed == usize::from(on_line), "who is on line is in the directory");
     }

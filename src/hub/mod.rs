@@ -56,7 +56,8 @@ pub use permit::Policy;
 
 use crate::ids::{GroupId, Identity, Principal, TokenError, UserId};
 use crate::limits::{
-    BUFFER_BYTES_TOTAL, CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX,
+    BUFFER_BYTES_TOTAL, CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED, OUTPUT_STALL_MS,
+    UNAUTHENTICATED_MAX,
 };
 use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
 use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
@@ -246,11 +247,12 @@ impl Hub {
             connection.drained_ms = now.monotonic_ms;
         }
         self.output_bytes -= connection.outbox.consume(count);
+        let is_empty = connection.outbox.is_empty();
         if connection.closing {
-            if connection.outbox.is_empty() {
+            if is_empty {
                 self.finished.push_back(key);
             }
-        } else {
+        } else if was_paused || connection.waits_for_room() {
             if was_paused && !connection.is_paused() {
                 self.resumed.push_back(key);
             }
@@ -259,7 +261,9 @@ impl Hub {
             self.settle();
         }
         // A socket that took a part may take more: asked in the next turn, so that the others come first.
-        self.handle_writable(key);
+        if !is_empty {
+            self.handle_writable(key);
+        }
     }
 
     /// The socket of a connection takes bytes again.
@@ -455,7 +459,10 @@ impl Hub {
         }
         if before == 0 {
             connection.drained_ms = self.now.monotonic_ms;
-            self.arm(key);
+            // No other deadline is new.
+            if connection.drained_ms + OUTPUT_STALL_MS < connection.timer_ms {
+                self.arm(key);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The output that waits on one connection.
 //!
-//! Invariant: `bytes` is the number of bytes that [`Outbox::chunks`] yields; an empty outbox holds no memory.
+//! Invariant: `bytes` is the number of bytes that [`Outbox::chunks`] yields; an empty outbox holds no memory, and `rest`
+//! has chunks only behind a `first`: most of the time one chunk is all that waits, and needs no queue.
 //! Small frames are copied one behind the other into chunks, so that a turn's output is few pieces; large ones, and
 //! those that very many get, are shared by reference among all connections that get them. A chunk begins at a frame, and
 //! is given back once it is written whole: so what is held is what waits and less than one chunk more.
@@ -47,10 +48,15 @@ impl Chunk {
     }
 }
 
+/// The chunks behind the first, which few connections have.
+#[derive(Debug, Default)]
+struct Rest(VecDeque<Chunk>);
+
 /// Output in the order in which it has to be written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    chunks: VecDeque<Chunk>,
+    first: Option<Chunk>,
+    rest: Option<Box<Rest>>,
     /// Bytes of the first chunk that were written already.
     written: usize,
     bytes: usize,
@@ -69,10 +75,10 @@ impl Outbox {
 
     /// Lets `encode` append whole frames in place; returns how many bytes it appended.
     pub(super) fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
-        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < OUTPUT_PIECE_BYTES) {
-            self.chunks.push_back(Chunk::Own(Vec::new()));
+        if !matches!(self.last_mut(), Some(Chunk::Own(tail)) if tail.len() < OUTPUT_PIECE_BYTES) {
+            self.push(Chunk::Own(Vec::new()));
         }
-        let Some(Chunk::Own(tail)) = self.chunks.back_mut() else { unreachable!("it was just pushed") };
+        let Some(Chunk::Own(tail)) = self.last_mut() else { unreachable!("it was just pushed") };
         let before = tail.len();
         encode(tail);
         let appended = tail.len() - before;
@@ -83,7 +89,7 @@ impl Outbox {
     /// Appends a frame that others get too, without copying it. Returns how many bytes of memory that begins the need
     /// for: the frame counts with its first recipient, the reference with each.
     pub(super) fn append_shared(&mut self, frame: &Arc<SharedFrame>) -> usize {
-        self.chunks.push_back(Chunk::Shared(frame.clone()));
+        self.push(Chunk::Shared(frame.clone()));
         self.bytes += frame.bytes.len();
         let is_first = frame.holders.fetch_add(1, Ordering::Relaxed) == 0;
         REFERENCE_BYTES + if is_first { frame.bytes.len() } else { 0 }
@@ -92,7 +98,7 @@ impl Outbox {
     /// What waits, in order.
     pub(super) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let mut skip = self.written;
-        self.chunks.iter().map(move |chunk| &chunk.bytes()[std::mem::take(&mut skip)..]).filter(|rest| !rest.is_empty())
+        self.queue().map(move |chunk| &chunk.bytes()[std::mem::take(&mut skip)..]).filter(|rest| !rest.is_empty())
     }
 
     /// Forgets the first `count` bytes, which were written. Returns how many bytes of memory that ends the need for:
@@ -102,14 +108,15 @@ impl Outbox {
         self.bytes -= count;
         let mut left = count;
         let mut freed = 0;
-        while let Some(first) = self.chunks.front() {
+        while let Some(first) = &self.first {
             let rest = first.bytes().len() - self.written;
             if left < rest {
                 break;
             }
             left -= rest;
             self.written = 0;
-            freed += self.chunks.pop_front().map_or(0, |chunk| freed_by(&chunk));
+            freed += freed_by(first);
+            self.first = self.rest.as_mut().and_then(|rest| rest.0.pop_front());
         }
         self.written += left;
         if self.bytes == 0 {
@@ -125,8 +132,8 @@ impl Outbox {
         if self.written == 0 {
             return self.clear();
         }
-        let mut freed: usize = self.chunks.drain(1..).map(|chunk| freed_by(&chunk)).sum();
-        if let Some(Chunk::Own(first)) = self.chunks.front_mut() {
+        let mut freed: usize = self.rest.take().iter().flat_map(|rest| &rest.0).map(freed_by).sum();
+        if let Some(Chunk::Own(first)) = &mut self.first {
             let mut end = 0;
             while end < self.written {
                 let body_bytes = Reader::new(&first[end + 8..]).u32().expect("a chunk is made of whole frames");
@@ -135,7 +142,7 @@ impl Outbox {
             freed += first.len() - end;
             first.truncate(end);
         }
-        self.bytes = self.chunks.front().map_or(0, |first| first.bytes().len()) - self.written;
+        self.bytes = self.first.as_ref().map_or(0, |first| first.bytes().len()) - self.written;
         if self.bytes == 0 {
             freed += self.consume(0);
         }
@@ -147,11 +154,28 @@ impl Outbox {
         self.consume(self.bytes)
     }
 
+    fn push(&mut self, chunk: Chunk) {
+        if self.first.is_none() {
+            self.first = Some(chunk);
+        } else {
+            self.rest.get_or_insert_default().0.push_back(chunk);
+        }
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Chunk> {
+        self.rest.as_mut().and_then(|rest| rest.0.back_mut()).or(self.first.as_mut())
+    }
+
+    fn queue(&self) -> impl Iterator<Item = &Chunk> {
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| &rest.0))
+    }
+
     /// Asserts the invariant. Returns the bytes of memory of its own frames, and notes the shared ones by address.
     #[cfg(any(test, feature = "fuzzing", feature = "sim"))]
     pub(super) fn check_invariants(&self, shared: &mut std::collections::BTreeSet<(usize, usize)>) -> usize {
         assert_eq!(self.bytes, self.chunks().map(<[u8]>::len).sum::<usize>());
-        assert!(self.bytes > 0 || self.chunks.is_empty(), "an empty outbox holds no memory");
+        assert!(self.bytes > 0 || self.first.is_none(), "an empty outbox holds no memory");
+        assert!(self.first.is_some() || self.rest.is_none(), "nothing stands behind nothing");
         let own = |chunk: &Chunk| match chunk {
             Chunk::Own(bytes) => bytes.len(),
             Chunk::Shared(frame) => {
@@ -159,7 +183,7 @@ impl Outbox {
                 REFERENCE_BYTES
             }
         };
-        self.chunks.iter().map(own).sum()
+        self.queue().map(own).sum()
     }
 }
 
@@ -199,7 +223,7 @@ mod tests {
                 outbox.consume(count);
             }
             assert_eq!(seen, b"abSHAREDcdef");
-            assert!(outbox.chunks.is_empty(), "an empty outbox holds no memory");
+            assert!(outbox.first.is_none() && outbox.rest.is_none(), "an empty outbox holds no memory");
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Hub;
+use super::burst::Audience;
 use super::connection::{Behind, ConnectionKey, Connections, Presence};
 use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
@@ -216,9 +217,10 @@ impl Hub {
         let changed = Changed { group: id, seq, version, repeated: false };
         let done = released.kind.done().expect("changes of groups are answered by Changed");
         self.answer(released.caller.connection, released.caller.request_id, &Reply::Changed(done, changed));
-        let live = self.loaded_group(id).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
-        self.count_burst(&live);
-        let takers = self.keep_live(live, id, seq);
+        if matches!(released.entry.event, Event::Message { .. }) {
+            return self.push_message(id, &released.entry);
+        }
+        let takers = self.entry_takers(id, seq);
         self.push_entry(id, &released.entry, &takers);
         let ended = ended_by(&released.entry, before);
         let stays = if planted!("hub: who was removed stays live") { takers } else { self.without(takers, &ended) };
@@ -234,24 +236,48 @@ impl Hub {
         }
     }
 
+    /// A message to everybody who is live. Of those that become visible together, the first finds them.
+    fn push_message(&mut self, group: GroupId, entry: &Entry) {
+        let mut frame = Vec::new();
+        crate::wire::encode_entry_push(&mut frame, group, entry);
+        let audience = Audience { group, except: None };
+        let takers = self.fan_out_again(&audience, &frame).unwrap_or_else(|| {
+            let takers = self.entry_takers(group, entry.seq);
+            self.fan_out(&takers, frame, Some(audience));
+            let count = takers.len();
+            if let Some(group) = self.loaded_group(group) {
+                group.live = takers;
+            }
+            count
+        });
+        self.counters.entries_pushed += takers as u64;
+    }
+
+    /// Takes those out who are live in a group: they take an entry now.
+    fn entry_takers(&mut self, group: GroupId, seq: u64) -> Vec<ConnectionKey> {
+        let live = self.loaded_group(group).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
+        self.count_burst(&live);
+        self.keep_live(live, group, seq)
+    }
+
     /// The entry to each of these connections: a whisper's content to its sender and addressees alone.
     fn push_entry(&mut self, group: GroupId, entry: &Entry, takers: &[ConnectionKey]) {
         self.counters.entries_pushed += takers.len() as u64;
         let mut frame = Vec::new();
         crate::wire::encode_entry_push(&mut frame, group, entry);
         if !matches!(entry.event, Event::Whisper { .. }) {
-            return self.fan_out(takers, frame);
+            return self.fan_out(takers, frame, None);
         }
         let (insiders, others): (Vec<_>, Vec<_>) = takers.iter().partition(|key| {
             let session = self.connections.find(**key).and_then(|connection| connection.session());
             let is_leaking = planted!("hub: a whisper is pushed to everybody");
             session.is_some_and(|session| is_leaking || entry.is_shown_to(&session.user))
         });
-        self.fan_out(&insiders, frame);
+        self.fan_out(&insiders, frame, None);
         let mut frame = Vec::new();
         let hidden = LogEntry::Hidden { seq: entry.seq, version: entry.version };
         Push::Entry { group, entry: hidden }.encode_frame(&mut frame);
-        self.fan_out(&others, frame);
+        self.fan_out(&others, frame, None);
     }
 
     /// The connections that take the packet of a group which these users have just joined, and how many users other
@@ -281,7 +307,7 @@ impl Hub {
         let mut frame = Vec::new();
         let packet = GroupPacket::of(&released.record, released.entry.seq, released.entry.seq + 1);
         Push::GroupPacket(packet).encode_frame(&mut frame);
-        self.fan_out(&takers, frame);
+        self.fan_out(&takers, frame, None);
         self.counters.group_packets += takers.len() as u64;
         if let Some(group) = self.groups.get_mut(&released.group).and_then(|slot| slot.group.as_mut()) {
             group.live.extend(takers);
@@ -297,8 +323,8 @@ impl Hub {
             let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
                 continue;
             };
-            if let Presence::Loading { ended, .. } = &mut session.presence {
-                ended.insert(group, until);
+            if let Presence::Loading(loading) = &mut session.presence {
+                loading.ended.insert(group, until);
             }
             match session.behind.get_mut(&group) {
                 None | Some(Behind::Gone { .. }) => {}
@@ -383,9 +409,9 @@ fn takes_packet(connections: &mut Connections, key: ConnectionKey, group: GroupI
             session.notices.push_back(group);
             false
         }
-        Presence::Loading { late, .. } => {
+        Presence::Loading(loading) => {
             if !planted!("hub: a group made while a device attaches is not told") {
-                late.insert(group);
+                loading.late.insert(group);
             }
             false
         }

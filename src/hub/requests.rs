@@ -162,7 +162,7 @@ impl Hub {
             request_id: header.request_id,
             user,
             by,
-            principal: session.principal.clone(),
+            principal: session.principal(),
             role: session.role,
         };
         let operation_key = OperationKey::of(header);

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Hub;
+use super::burst::Audience;
 use super::changes::{not_found, refusal_body};
 use super::task::Caller;
+use super::{ConnectionKey, Hub};
 use crate::group::{Limit, Refusal};
-use crate::ids::GroupId;
+use crate::ids::{GroupId, UserId};
 use crate::limits::{BODY_BYTES_MAX, OUTPUT_BYTES_SOFT};
 use crate::wire::Push;
 
@@ -23,23 +24,33 @@ impl Hub {
             let error = refusal_body(Refusal::Limit(Limit::Body));
             return self.refuse(caller.connection, caller.request_id, error);
         }
-        let live = std::mem::take(&mut group.live);
-        self.count_burst(&live);
-        let takes = |key: &&super::ConnectionKey| {
-            self.connections.find(**key).is_some_and(|connection| {
-                let others = connection.session().is_some_and(|session| session.user != caller.user);
-                others && !connection.closing && connection.outbox.bytes() <= OUTPUT_BYTES_SOFT
-            })
-        };
-        let takers: Vec<_> = live.iter().filter(takes).copied().collect();
-        if let Some(group) = self.loaded_group(id) {
-            group.live = live;
-        }
         let mut frame = Vec::new();
         let (sender, by) = (caller.user.clone(), caller.by.clone());
         Push::Signal { group: id, sender, by, body: body.to_vec() }.encode_frame(&mut frame);
-        self.counters.signals_pushed += takers.len() as u64;
-        self.fan_out(&takers, frame);
+        let audience = Audience { group: id, except: Some(caller.user.clone()) };
+        let takers = self.fan_out_again(&audience, &frame).unwrap_or_else(|| {
+            let takers = self.signal_takers(id, &caller.user);
+            self.fan_out(&takers, frame, Some(audience));
+            takers.len()
+        });
+        self.counters.signals_pushed += takers as u64;
         self.finish_request(caller.connection, 0, None);
+    }
+
+    /// The connections on which a group is live, but those of the sender and of those who are behind.
+    fn signal_takers(&mut self, id: GroupId, sender: &UserId) -> Vec<ConnectionKey> {
+        let live = self.loaded_group(id).map(|group| std::mem::take(&mut group.live)).unwrap_or_default();
+        self.count_burst(&live);
+        let takes = |key: &&ConnectionKey| {
+            self.connections.find(**key).is_some_and(|connection| {
+                let others = connection.session().is_some_and(|session| session.user != *sender);
+                others && !connection.closing && connection.outbox.bytes() <= OUTPUT_BYTES_SOFT
+            })
+        };
+        let takers = live.iter().filter(takes).copied().collect();
+        if let Some(group) = self.loaded_group(id) {
+            group.live = live;
+        }
+        takers
     }
 }

@@ -59,17 +59,21 @@ impl Peer {
         }
     }
 
-    pub(super) fn write<'a>(&mut self, output: impl Iterator<Item = &'a [u8]>) -> Moved {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slot, bytes) in slices.iter_mut().zip(output) {
-            *slot = IoSlice::new(bytes);
-            count += 1;
-        }
-        if count == 0 {
-            return Moved::Bytes(0);
-        }
-        match self.transport.write(&mut self.socket, &slices[..count]) {
+    pub(super) fn write<'a>(&mut self, mut output: impl Iterator<Item = &'a [u8]>) -> Moved {
+        let Some(first) = output.next() else { return Moved::Bytes(0) };
+        let written = match output.next() {
+            None => self.transport.write(&mut self.socket, &[IoSlice::new(first)]),
+            Some(second) => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let mut count = 0;
+                for (slot, bytes) in slices.iter_mut().zip([first, second].into_iter().chain(output)) {
+                    *slot = IoSlice::new(bytes);
+                    count += 1;
+                }
+                self.transport.write(&mut self.socket, &slices[..count])
+            }
+        };
+        match written {
             Ok(written) => Moved::Bytes(written),
             Err(error) => moved(&error, &mut self.writable),
         }

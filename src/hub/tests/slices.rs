@@ -1,11 +1,11 @@
 //! Fan-out in slices, and shared: what one turn may put into buffers, and what very many recipients cost.
 
-use super::world::{Got, Peer, Reading, World};
+use super::world::{Got, Peer, Reading, World, users};
 use crate::hub::outbox::REFERENCE_BYTES;
 use crate::ids::GroupId;
 use crate::limits::{OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RELEASED_BYTES_PER_ROUND};
 use crate::store::Event;
-use crate::wire::{Push, Reply};
+use crate::wire::{Push, Reply, Request};
 
 /// A group of alice and others, all of them on line; the others have been told of it.
 fn with_readers(world: &mut World, count: usize) -> (Peer, Vec<Peer>, GroupId) {
@@ -132,4 +132,58 @@ fn what_comes_together_goes_out_in_one_piece_and_in_its_order_on_each_connection
         })
         .collect();
     assert_eq!(seen, (2..12).flat_map(|seq| [seq, seq]).collect::<Vec<_>>(), "each answer, then its entry");
+}
+
+#[test]
+fn who_leaves_between_two_messages_of_a_batch_gets_the_first_alone() {
+    let mut world = World::slow();
+    let (alice, readers, group) = with_readers(&mut world, 4);
+    for reader in &readers {
+        world.set_reading(*reader, Reading::Nothing);
+    }
+    let send = world.send_request(group, &[7; 200]);
+    let more = world.send_request(group, &[7; 200]);
+    let remove = Request::Remove { operation: world.operation(), group, members: users(&["reader-0"]) };
+    let last = world.send_request(group, &[7; 200]);
+    world.ask_all(alice, &[send, more, remove, last]);
+    let batch = one_batch(&mut world);
+    world.storage(batch);
+    for (number, reader) in readers.into_iter().enumerate() {
+        world.take(reader, usize::MAX);
+        let expected: &[u64] = if number == 0 { &[2, 3, 4] } else { &[2, 3, 4, 5] };
+        assert_eq!(world.pushed_seqs(reader), expected, "reader-{number}");
+    }
+}
+
+#[test]
+fn signals_of_one_piece_go_to_everybody_else_and_to_nobody_who_fell_behind_between_them() {
+    let mut world = World::slow();
+    let (alice, readers, group) = with_readers(&mut world, 20);
+    let slow = readers[0];
+    world.set_reading(slow, Reading::Nothing);
+    while world.waiting(slow) + 5_000 < OUTPUT_BYTES_SOFT {
+        let fill = world.send_request(group, &[7; 1_000]);
+        world.ask(alice, &fill);
+        world.sync();
+    }
+    for reader in &readers {
+        world.got(*reader);
+    }
+    let signals: Vec<_> = (0..10).map(|number| Request::Signal { group, body: [number; 1_000].into() }).collect();
+    world.ask_all(alice, &signals);
+    let signals = |got: Vec<Got>| {
+        let bodies = got.into_iter().filter_map(|got| match got {
+            Got::Push(Push::Signal { body, .. }) => Some(body[0]),
+            _ => None,
+        });
+        bodies.collect::<Vec<_>>()
+    };
+    assert!(signals(world.got(alice)).is_empty(), "nobody hears its own");
+    for reader in &readers[1..] {
+        assert_eq!(signals(world.got(*reader)), (0..10).collect::<Vec<_>>());
+    }
+    world.take(slow, usize::MAX);
+    let heard = signals(world.got(slow));
+    assert!((1..10).contains(&heard.len()), "{heard:?}");
+    assert_eq!(heard, (0..10).take(heard.len()).collect::<Vec<_>>(), "the first ones");
 }
