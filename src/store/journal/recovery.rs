@@ -19,7 +19,7 @@ use super::segment::{
 use super::spare::{make_now, remove_leftovers};
 use super::writer::{Journal, Now, Tail, Writer, begin_segment, beginning};
 use crate::store::OpenError;
-use crate::store::disk::{Disk, DiskFile};
+use crate::store::disk::{Disk, DiskError, DiskFile};
 
 /// Space is given back in blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
@@ -107,7 +107,8 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
             scan_closed(&journal, header, next, &mut scan)?;
         }
     }
-    let bytes = read(&journal.disk, last.number, journal.segment_bytes)?;
+    let segment_bytes = journal.segment_bytes;
+    let bytes = read(&journal.disk, last.number, segment_bytes)?;
     let tail = scan_last(&bytes, &last, &mut scan)?;
     let synced = tail_at(&bytes, &last, scan.watermark.max(start_of(&last)))?;
     let tail = if planted!("recovery: what stands above the watermark is dropped") { synced } else { tail };
@@ -117,6 +118,10 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
         && has_changes(&bytes, tail_at(&bytes, &last, scan.marked.max(start_of(&last)))?, synced);
     let running_ms = scan.last.running_ms.max(last.running_ms);
     let last_now = Now { running_ms, wall_ms: scan.last.wall_ms };
+    let trusts = clean && planted!("recovery: what a kill left is not synced again");
+    // From here on the disk may refuse, and nothing else.
+    let again =
+        if trusts || clean && !changes_above { None } else { Some(accepted(&bytes, synced, tail, segment_bytes)?) };
     // What a kill left may be in memory only: the name of the last segment, which is used from here on, and the head,
     // even if it says so already. Before another segment is made, because the head is one behind at most. The slot of
     // the last segment comes first: until it is durable, the other one may be the only one that is not too far behind.
@@ -124,18 +129,17 @@ pub(crate) fn open<D: Disk>(journal: Journal<D>, applied: Option<Applied>) -> Re
     head::record(&journal.disk, journal.directory, Head { newest: last.number, first })?;
     head::record(&journal.disk, journal.directory, Head { newest: last.number.saturating_sub(1), first })?;
     remove_cleaned(&journal.disk, &cleaned)?;
-    let (disk, segment_bytes) = (journal.disk.clone(), journal.segment_bytes);
-    let trusts = clean && planted!("recovery: what a kill left is not synced again");
-    let mut writer = if trusts || clean && !changes_above {
-        go_on_in_place(journal, &bytes, synced, tail, first)?
-    } else {
+    let disk = journal.disk.clone();
+    let mut writer = if let Some(again) = again {
         tracing::warn!(
             file = segment_path(last.number),
             synced = synced.offset,
             accepted = tail.offset - synced.offset,
             "the journal was not closed: what is whole behind the last sync is written again"
         );
-        write_again(journal, &bytes, synced, tail, first, last_now)?
+        write_again(journal, &again, synced, first, last_now)?
+    } else {
+        go_on_in_place(journal, &bytes, synced, tail, first)?
     };
     if is_unmarked && writer.end().segment == last.number {
         // The index alone says that this was synced, and may be lost: then damage in it would look like a torn tail.
@@ -423,18 +427,9 @@ fn go_on_in_place<D: Disk>(
     Ok(Writer::new(journal, file, tail, first))
 }
 
-/// Writes what was accepted above the watermark into a new segment, which ends the old one at the watermark. The
-/// packets keep their LSNs. Markers at the very end say nothing that is still of use and are left out, so that the
-/// rest always fits. The marker of the new segment is written with it: a segment has its name only after all of that
-/// was synced, so whoever can read the marker may believe it, and a kill from there on costs no other segment.
-fn write_again<D: Disk>(
-    mut journal: Journal<D>,
-    bytes: &[u8],
-    synced: Tail,
-    tail: Tail,
-    first: u32,
-    now: Now,
-) -> Result<Writer<D>, OpenError> {
+/// What was accepted above the watermark. Markers at the very end say nothing that is still of use and are left out, so
+/// that the rest always fits into a segment.
+fn accepted(bytes: &[u8], synced: Tail, tail: Tail, segment_bytes: u32) -> Result<Vec<Packet<'_>>, OpenError> {
     let mut accepted = Vec::new();
     let mut cursor = synced;
     while cursor.offset < tail.offset {
@@ -448,12 +443,25 @@ fn write_again<D: Disk>(
     }
     // A writer leaves room for a marker in every segment; one that is fuller would make a segment too large here.
     let bytes = accepted.iter().map(|packet| u64::from(packet.bytes)).sum::<u64>();
-    if u64::from(SEGMENT_HEADER_BYTES) + bytes + WATERMARK_BYTES as u64 > u64::from(journal.segment_bytes) {
+    if u64::from(SEGMENT_HEADER_BYTES) + bytes + WATERMARK_BYTES as u64 > u64::from(segment_bytes) {
         return Err(corrupt(tail.segment, tail.offset, "more stands in the segment than is ever written into one"));
     }
+    Ok(accepted)
+}
+
+/// Writes what was accepted above the watermark into a new segment, which ends the old one at the watermark. The
+/// packets keep their LSNs. The marker of the new segment is written with it: a segment has its name only after all of that
+/// was synced, so whoever can read the marker may believe it, and a kill from there on costs no other segment.
+fn write_again<D: Disk>(
+    mut journal: Journal<D>,
+    accepted: &[Packet<'_>],
+    synced: Tail,
+    first: u32,
+    now: Now,
+) -> Result<Writer<D>, OpenError> {
     let spare = make_now(&journal.disk, "recovered", u64::from(journal.segment_bytes))?;
     let (file, tail) = begin_segment(&mut journal, spare, synced, first, now.running_ms, |out, tail| {
-        for packet in &accepted {
+        for packet in accepted {
             push(out, tail, &Body::Again(packet));
         }
         let Now { running_ms, wall_ms } = now;
@@ -470,9 +478,10 @@ pub(crate) fn release_rest<D: Disk>(disk: &D, end: Position, segment_bytes: u32)
         return;
     }
     let released = disk.open(&segment_path(end.segment)).and_then(|file| {
-        let mut rest = vec![0; offset(segment_bytes.saturating_sub(end.offset))];
-        file.read_at(u64::from(end.offset), &mut rest)?;
-        let zeros_from = u64::from(end.offset).saturating_add(used_bytes(&rest) as u64);
+        let mut used = 0;
+        let rest = segment_bytes.saturating_sub(end.offset);
+        read_windows(&file, end.offset, rest, |at, window| used = at + used_bytes(window))?;
+        let zeros_from = u64::from(end.offset).saturating_add(used as u64);
         let from = zeros_from.next_multiple_of(BLOCK_BYTES);
         match u64::from(segment_bytes).saturating_sub(from) {
             0 => Ok(()),
@@ -508,8 +517,30 @@ fn start_of(header: &SegmentHeader) -> Position {
 
 fn read<D: Disk>(disk: &D, number: u32, bytes: u32) -> Result<Vec<u8>, OpenError> {
     let mut buffer = vec![0; offset(bytes)];
-    disk.open(&segment_path(number))?.read_at(0, &mut buffer)?;
+    read_windows(&disk.open(&segment_path(number))?, 0, bytes, |at, window| {
+        buffer[at..at + window.len()].copy_from_slice(window);
+    })?;
     Ok(buffer)
+}
+
+/// Reads a part of a segment, and gives each window of it that is not all zeros, with its place in the part: a segment
+/// is mostly zeros, and the pages of a buffer that none are copied into take no memory.
+fn read_windows<F: DiskFile>(
+    file: &F,
+    from: u32,
+    bytes: u32,
+    mut take: impl FnMut(usize, &[u8]),
+) -> Result<(), DiskError> {
+    const WINDOW: usize = 256 * 1024;
+    let mut window = vec![0; WINDOW.min(offset(bytes))];
+    for at in (0..offset(bytes)).step_by(WINDOW) {
+        let window = &mut window[..WINDOW.min(offset(bytes) - at)];
+        file.read_at(u64::from(from) + at as u64, window)?;
+        if used_bytes(window) > 0 {
+            take(at, window);
+        }
+    }
+    Ok(())
 }
 
 fn all_zero(bytes: &[u8], from: u32) -> bool {
