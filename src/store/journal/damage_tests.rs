@@ -2,24 +2,24 @@
 
 #![allow(clippy::cast_possible_truncation)]
 
+use super::head::{self, Head};
 use super::packet::{Body, Packet, PacketError, encode};
 use super::recovery::{self, Applied};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::tests::{
     NOW, SEGMENT_BYTES, append, journal, message, new_disk, open, recovered, refusal, seqs, three_segments, up_to,
 };
-use super::writer::{Journal, change_bytes};
+use super::writer::{Journal, Tail, change_bytes};
 use super::*;
 use crate::store::disk::Disk as _;
+use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::{Change, OpenError};
 
-/// Found by fuzzing: recovery wrote it again into a segment of 4,144 bytes, which the next start refused.
-#[test]
-fn a_segment_without_room_for_a_marker_is_refused_and_not_written_again() {
-    let disk = new_disk();
-    let mut tail = open(&disk).unwrap().writer.tail();
+/// Fills a segment behind its tail to the last byte, where a writer would leave room for a marker.
+fn overfill(disk: &SimulatedDisk, mut tail: Tail) {
+    let start = tail.offset as usize;
     let mut bytes = Vec::new();
-    let room = |bytes: &Vec<u8>| SEGMENT_BYTES as usize - SEGMENT_HEADER_BYTES as usize - bytes.len();
+    let room = |bytes: &Vec<u8>| SEGMENT_BYTES as usize - start - bytes.len();
     while room(&bytes) > 0 {
         let fill = "x".repeat(room(&bytes).min(200));
         let taken = change_bytes(&message(1, &fill));
@@ -34,10 +34,30 @@ fn a_segment_without_room_for_a_marker_is_refused_and_not_written_again() {
         }
     }
     assert_eq!(room(&bytes), 0, "full to the last byte");
-    let start = SEGMENT_HEADER_BYTES as usize;
-    disk.tamper(&segment_path(1), |content| content[start..].copy_from_slice(&bytes));
+    disk.tamper(&segment_path(tail.segment), |content| content[start..].copy_from_slice(&bytes));
     disk.kill();
+}
+
+/// Found by fuzzing: recovery wrote it again into a segment of 4,144 bytes, which the next start refused.
+#[test]
+fn a_segment_without_room_for_a_marker_is_refused_and_not_written_again() {
+    let disk = new_disk();
+    let tail = open(&disk).unwrap().writer.tail();
+    overfill(&disk, tail);
     assert!(refusal(&disk).1.contains("more stands in the segment"));
+}
+
+/// Found by fuzzing: what the head calls cleaned was removed first, and then the journal was refused.
+#[test]
+fn a_refused_journal_keeps_the_segments_that_its_head_calls_cleaned() {
+    let disk = three_segments();
+    let header = SegmentHeader::decode(&disk.content(&segment_path(3))).unwrap();
+    let tail = recovery::first_tail(&header);
+    overfill(&disk, tail);
+    // Cut in the middle of a cleaning.
+    head::record(&disk, journal(&disk).directory, Head { newest: tail.segment, first: 2 }).unwrap();
+    assert!(refusal(&disk).1.contains("more stands in the segment"));
+    assert!(disk.exists(&segment_path(1)).unwrap());
 }
 
 /// A forged or a later one: neither is read as something that this version knows.
