@@ -14,6 +14,8 @@ pub(crate) mod image;
 mod kill_tests;
 pub(crate) mod packet;
 pub(crate) mod reader;
+#[cfg(test)]
+mod reader_tests;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod spare;

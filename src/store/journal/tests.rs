@@ -199,6 +199,19 @@ fn recovery_twice_is_recovery_once() {
 }
 
 #[test]
+fn a_journal_that_goes_on_in_place_keeps_its_space() {
+    let disk = SimulatedDisk::new();
+    let large = || Journal { segment_bytes: 16 * SEGMENT_BYTES, ..journal(&disk) };
+    recovery::create(&mut large()).unwrap();
+    let mut opened = recovery::open(large(), None).unwrap();
+    append(&mut opened.writer, 1..=2);
+    opened.writer.mark(NOW).unwrap();
+    disk.kill();
+    assert_eq!(recovery::open(large(), None).unwrap().end.segment, 1);
+    assert_eq!(disk.released_bytes(), 0, "what is written next needs no space");
+}
+
+#[test]
 fn recovery_gives_the_zeros_of_the_ended_segment_back_and_changes_no_byte_of_it() {
     const LARGE: u32 = 16 * SEGMENT_BYTES;
     let large = |disk: &SimulatedDisk| Journal { segment_bytes: LARGE, ..journal(disk) };
