@@ -9,8 +9,8 @@ use super::feed::Feed;
 use super::outbox::Outbox;
 use crate::ids::{DeviceId, GroupId, Principal, Role, UserId};
 use crate::limits::{
-    AUTHENTICATE_MS, FRAME_STALL_MS, IN_FLIGHT_MAX, IN_FLIGHT_MAX_SERVICE, LARGE_IN_FLIGHT_MAX, OUTPUT_BYTES_SOFT,
-    OUTPUT_STALL_MS, REQUEST_BYTES_SOFT, TOKEN_LEEWAY_MS,
+    AUTHENTICATE_MS, CONNECTIONS_MAX, FRAME_STALL_MS, IN_FLIGHT_MAX, IN_FLIGHT_MAX_SERVICE, LARGE_IN_FLIGHT_MAX,
+    OUTPUT_BYTES_SOFT, OUTPUT_STALL_MS, REQUEST_BYTES_SOFT, TOKEN_LEEWAY_MS,
 };
 use crate::wire::Deframer;
 
@@ -284,11 +284,19 @@ pub(super) enum Overdue {
 }
 
 /// All connections, by key.
-#[derive(Debug, Default)]
+///
+/// The room for all there may be is reserved at once: what is not used takes no memory, and nothing is ever copied.
+#[derive(Debug)]
 pub(super) struct Connections {
     slots: Slab<Connection>,
     /// The generation of each slot's present or next connection.
     generations: Vec<u32>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { slots: Slab::with_capacity(CONNECTIONS_MAX), generations: Vec::with_capacity(CONNECTIONS_MAX) }
+    }
 }
 
 impl Connections {

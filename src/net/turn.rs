@@ -15,7 +15,9 @@ use super::signals::Signals;
 use super::standstill::{Standstill, Told};
 use super::{FIRST_PEER, LISTENER, SIGNALS, WAKER};
 use crate::hub::{ConnectionKey, Hub, Now};
-use crate::limits::{ACCEPTS_PER_TURN, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN, STOP_MS, WRITES_PER_TURN};
+use crate::limits::{
+    ACCEPTS_PER_TURN, CONNECTIONS_MAX, DESCRIPTORS_RESERVED, DRAIN_MS, READ_BYTES_PER_TURN, STOP_MS, WRITES_PER_TURN,
+};
 use crate::store::{Event as StoreEvent, Storage};
 
 /// Events that one poll tells of; the others come with the next one.
@@ -82,7 +84,7 @@ impl Loop {
             hub,
             storage,
             clock,
-            peers: Vec::new(),
+            peers: Vec::with_capacity(CONNECTIONS_MAX),
             peer_count: 0,
             peers_max: descriptors.saturating_sub(DESCRIPTORS_RESERVED),
             ready: VecDeque::new(),
