@@ -1,6 +1,7 @@
 //! The index in memory, for tests and the simulator.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Batch, Direction, Index, IndexError, IndexHome, Item, check_bounds};
@@ -12,6 +13,7 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(crate) struct MemoryHome {
     map: Arc<Mutex<Map>>,
     power: Arc<Mutex<Power>>,
+    scans: Arc<AtomicUsize>,
 }
 
 /// What a power cut leaves of an index: everything up to the last checkpoint, and of the batches after it the first few.
@@ -39,6 +41,12 @@ impl MemoryHome {
         let copy = Self::default();
         *copy.content() = self.content().clone();
         copy
+    }
+
+    /// How often something was looked for in a range so far.
+    #[cfg(test)]
+    pub(crate) fn scans(&self) -> usize {
+        self.scans.load(Ordering::Relaxed)
     }
 
     fn power(&self) -> MutexGuard<'_, Power> {
@@ -69,6 +77,7 @@ impl Index for MemoryHome {
     }
 
     fn scan(&self, low: &[u8], high: &[u8], direction: Direction, limit: usize) -> Result<Vec<Item>, IndexError> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
         let map = self.content();
         let range = map.range(low.to_vec()..=high.to_vec()).map(|(key, value)| (key.clone(), value.clone()));
         Ok(match direction {

@@ -38,8 +38,9 @@ impl<D: Disk> Indexer<D> {
             return Ok(());
         }
         let mut older = newest.older + newest.list.len() as u64;
-        if older > operations_max(principal) as u64 && self.recounted.insert(principal.clone()) {
+        if older > operations_max(principal) as u64 && !self.trimmed.contains_key(principal) {
             older = self.count_operations(principal)?;
+            self.trimmed.insert(principal.clone(), operations_key(principal, 0));
         }
         let older = self.trim_operations(principal, older)?;
         self.put_operations(principal, lsn, OperationsValue { older, list: vec![operation] }, lsn);
@@ -50,6 +51,10 @@ impl<D: Disk> Indexer<D> {
     pub(super) fn fold_carried_operation(&mut self, lsn: u64, carried: &CarriedOperation) -> Result<(), FoldError> {
         let principal = &carried.principal;
         let operation = (carried.lsn, carried.operation);
+        // It may be older than all that was removed.
+        if let Some(behind) = self.trimmed.get_mut(principal) {
+            *behind = operations_key(principal, 0);
+        }
         let Some(newest_key) = self.newest_operations(principal)? else {
             self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
             self.put_operations(principal, carried.lsn, OperationsValue { older: 0, list: vec![operation] }, lsn);
@@ -120,7 +125,7 @@ impl<D: Disk> Indexer<D> {
     /// one is begun; gives how many are left.
     fn trim_operations(&mut self, principal: &Principal, mut older: u64) -> Result<u64, FoldError> {
         let limit = operations_max(principal) as u64;
-        let (low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
+        let (low, mut high) = (operations_key(principal, u64::MAX), self.behind_operations(principal));
         while older > limit
             && let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Descending)?
         {
@@ -131,9 +136,18 @@ impl<D: Disk> Indexer<D> {
             }
             older -= count;
             self.live_bytes = self.live_bytes.saturating_sub(count * OPERATION_BYTES);
+            high.clone_from(&key);
             self.overlay.remove(key);
         }
+        if let Some(behind) = self.trimmed.get_mut(principal) {
+            *behind = high;
+        }
         Ok(older)
+    }
+
+    /// A key behind all operations of a principal.
+    fn behind_operations(&self, principal: &Principal) -> Vec<u8> {
+        self.trimmed.get(principal).cloned().unwrap_or_else(|| operations_key(principal, 0))
     }
 
     fn newest_operations(&self, principal: &Principal) -> Result<Option<Vec<u8>>, FoldError> {
@@ -147,7 +161,7 @@ impl<D: Disk> Indexer<D> {
 
     /// The LSN of the oldest operation of a principal that is kept.
     pub(super) fn oldest_operation(&self, principal: &Principal) -> Result<Option<u64>, FoldError> {
-        let (low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
+        let (low, high) = (operations_key(principal, u64::MAX), self.behind_operations(principal));
         match self.overlay.nearest(&low, &high, Direction::Descending)? {
             Some((_, Stored { value: Value::Operations(value), .. })) => Ok(value.list.first().map(|(lsn, _)| *lsn)),
             Some((key, _)) => Err(mistaken(&key)),

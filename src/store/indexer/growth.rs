@@ -3,6 +3,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rand::rngs::StdRng;

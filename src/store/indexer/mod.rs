@@ -21,7 +21,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::index::{Index, IndexError};
 use super::journal::segment::SEGMENT_HEADER_BYTES;
@@ -84,8 +84,9 @@ pub(crate) struct Indexer<D: Disk> {
     quota: GroupQuota,
     /// Who has become full, or is so no longer, and was not told of yet.
     crowds: Vec<(UserId, Option<u32>)>,
-    /// Whose operations were counted in this run.
-    recounted: BTreeSet<Principal>,
+    /// Whose operations were counted in this run, with a key behind which none of theirs stands: what was removed from
+    /// there is not passed again each time.
+    trimmed: BTreeMap<Principal, Vec<u8>>,
     /// Bytes of the journal that cleaning would carry; estimated.
     live_bytes: u64,
     /// Entries below a floor that was moved, in this run.
@@ -120,7 +121,7 @@ impl<D: Disk> Indexer<D> {
             retention: Retention::default(),
             quota: GroupQuota::default(),
             crowds: Vec::new(),
-            recounted: BTreeSet::new(),
+            trimmed: BTreeMap::new(),
             live_bytes,
             dropped_entries: 0,
             rebuilding,

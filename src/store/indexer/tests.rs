@@ -15,6 +15,7 @@ use crate::store::index::memory::MemoryHome;
 use crate::store::journal::recovery;
 use crate::store::journal::tests::{effect, group, message, user};
 use crate::store::journal::writer::{Journal, Now, Writer};
+use crate::store::tables::OPERATIONS_PER_VALUE;
 use crate::store::{Change, Damaged, FeedPlace, GroupState, Mark, Operation};
 
 const SEGMENT_BYTES: u32 = 256 * 1024;
@@ -301,6 +302,24 @@ fn the_window_of_operations_is_trimmed_from_the_old_end() {
     let stored = rig.home.content().keys().filter(|key| key[0] == 0x40).count();
     assert!(stored <= 23, "{stored} values are kept");
     assert!(rig.indexer.load_operations(&Principal::Service(user("49"))).unwrap().is_empty());
+}
+
+#[test]
+fn what_was_trimmed_is_not_passed_again_by_each_trim() {
+    const TRIMS: usize = 40;
+    let first = OPERATIONS_REMEMBERED + (TRIMS + 2) * OPERATIONS_PER_VALUE;
+    let mut rig = Rig::new(16 * SEGMENT_BYTES);
+    rig.commit(&created(group(1), "49", &[]));
+    for seq in 2..=first as u64 {
+        rig.commit(&effect(group(1), seq, 1, "49", text("")));
+    }
+    rig.indexer.flush().unwrap();
+    let before = rig.home.scans();
+    for seq in first as u64 + 1..=(first + TRIMS * OPERATIONS_PER_VALUE) as u64 {
+        rig.commit(&effect(group(1), seq, 1, "49", text("")));
+    }
+    let scans = rig.home.scans() - before;
+    assert!(scans <= 5 * TRIMS, "{scans} for {TRIMS} trims of a value each");
 }
 
 #[test]
