@@ -154,8 +154,9 @@ pub(super) struct Connection {
     pub(super) heard_ms: u64,
     /// Since when an unfinished frame waits; `None` if none does.
     pub(super) frame_since_ms: Option<u64>,
-    /// When output last moved, or began to wait.
-    pub(super) drained_ms: u64,
+    /// The socket did not take all that waits: when it last took something, or first took nothing. Most output never
+    /// waits for its socket, and needs no deadline.
+    pub(super) stuck_since_ms: Option<u64>,
     pub(super) closing_ms: u64,
     /// The deadline that is in the timer queue.
     pub(super) timer_ms: u64,
@@ -185,7 +186,7 @@ impl Connection {
             accepted_wall_ms: now.wall_ms,
             heard_ms: now_ms,
             frame_since_ms: None,
-            drained_ms: now_ms,
+            stuck_since_ms: None,
             closing_ms: 0,
             timer_ms: u64::MAX,
             malformed_since_ms: now_ms,
@@ -256,8 +257,8 @@ impl Connection {
         {
             first = first.min((since_ms + FRAME_STALL_MS, Overdue::Frame));
         }
-        if !self.outbox.is_empty() {
-            first = first.min((self.drained_ms + OUTPUT_STALL_MS, Overdue::Output));
+        if let Some(since_ms) = self.stuck_since_ms {
+            first = first.min((since_ms + OUTPUT_STALL_MS, Overdue::Output));
         }
         first
     }

@@ -54,6 +54,8 @@ impl Hub {
             let is_armed = connection.timer_ms <= deadline_ms || self.resumed.contains(&key);
             assert!(is_armed, "no deadline is missed");
             assert!(self.timers.contains(&(connection.timer_ms, key)));
+            let is_stuck = connection.stuck_since_ms.is_some();
+            assert!(!is_stuck || connection.closing || !connection.outbox.is_empty(), "what is stuck waits");
             let queued = self.dirty.iter().filter(|other| **other == key).count();
             assert_eq!(queued, usize::from(connection.dirty), "a dirty connection is queued once");
             assert_eq!(self.held_back.contains(&key), connection.held_back);

@@ -56,8 +56,7 @@ pub use permit::Policy;
 
 use crate::ids::{GroupId, Identity, Principal, TokenError, UserId};
 use crate::limits::{
-    BUFFER_BYTES_TOTAL, CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED, OUTPUT_STALL_MS,
-    UNAUTHENTICATED_MAX,
+    BUFFER_BYTES_TOTAL, CONNECTIONS_MAX, OUTPUT_BYTES_HARD, OUTPUT_BYTES_UNAUTHENTICATED, UNAUTHENTICATED_MAX,
 };
 use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
 use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
@@ -243,11 +242,13 @@ impl Hub {
         self.now = now;
         let Some(connection) = self.connections.find_mut(key) else { return };
         let was_paused = connection.is_paused();
-        if count > 0 {
-            connection.drained_ms = now.monotonic_ms;
-        }
         self.output_bytes -= connection.outbox.consume(count);
         let is_empty = connection.outbox.is_empty();
+        if is_empty || count > 0 {
+            connection.stuck_since_ms = None;
+        }
+        self.handle_blocked(key, now);
+        let Some(connection) = self.connections.find_mut(key) else { return };
         if connection.closing {
             if is_empty {
                 self.finished.push_back(key);
@@ -263,6 +264,18 @@ impl Hub {
         // A socket that took a part may take more: asked in the next turn, so that the others come first.
         if !is_empty {
             self.handle_writable(key);
+        }
+    }
+
+    /// The socket of a connection was offered its output, and did not take all of it.
+    pub fn handle_blocked(&mut self, key: ConnectionKey, now: Now) {
+        self.now = now;
+        if let Some(connection) = self.connections.find_mut(key)
+            && !connection.outbox.is_empty()
+            && connection.stuck_since_ms.is_none()
+        {
+            connection.stuck_since_ms = Some(now.monotonic_ms);
+            self.arm(key);
         }
     }
 
@@ -352,7 +365,8 @@ impl Hub {
         self.dirty.len()
     }
 
-    /// The next connection that has something to write since it was last given here.
+    /// The next connection that has something to write since it was last given here: what becomes of it is told by
+    /// [`Hub::handle_written`], [`Hub::handle_blocked`] or [`Hub::handle_closed`].
     pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
         while let Some(key) = self.dirty.pop_front() {
             self.releases.note_write(self.dirty.len() + 1);
@@ -458,11 +472,7 @@ impl Hub {
             self.dirty.push_back(key);
         }
         if before == 0 {
-            connection.drained_ms = self.now.monotonic_ms;
-            // No other deadline is new.
-            if connection.drained_ms + OUTPUT_STALL_MS < connection.timer_ms {
-                self.arm(key);
-            }
+            connection.stuck_since_ms = None;
         }
     }
 

@@ -2,20 +2,26 @@
 //!
 //! Invariant: a connection's entry is never later than its deadline, so nothing is missed; it may be earlier, for
 //! hearing from a peer moves the deadline and leaves the entry where it is. So a busy connection costs nothing here.
+//! Entries are put earlier by less than [`TOGETHER_MS`], so that the many that find nothing to do come up together.
 
 use super::Hub;
 use super::connection::{ConnectionKey, Overdue};
 use crate::wire::{ErrorCode, Push};
+
+/// Deadlines that begin within one such stretch come up at its beginning, and again when they are there.
+const TOGETHER_MS: u64 = 256;
 
 impl Hub {
     /// Sees to it that a connection comes up at its deadline at the latest.
     pub(super) fn arm(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.find_mut(key) else { return };
         let (deadline_ms, _) = connection.deadline();
-        if deadline_ms < connection.timer_ms {
+        let together_ms = deadline_ms - deadline_ms % TOGETHER_MS;
+        let timer_ms = if together_ms > self.now.monotonic_ms { together_ms } else { deadline_ms };
+        if timer_ms < connection.timer_ms {
             self.timers.remove(&(connection.timer_ms, key));
-            connection.timer_ms = deadline_ms;
-            self.timers.insert((deadline_ms, key));
+            connection.timer_ms = timer_ms;
+            self.timers.insert((timer_ms, key));
         }
     }
 

@@ -298,12 +298,13 @@ impl Loop {
             let Some(key) = self.hub.poll_dirty() else { return };
             let Some(peer) = self.peers.get_mut(key.slot()).and_then(Option::as_mut) else { continue };
             if !peer.writable {
+                self.hub.handle_blocked(key, now);
                 continue;
             }
             left -= 1;
             match peer.write(self.hub.output(key)) {
                 Moved::Bytes(count) => self.hub.handle_written(key, count, now),
-                Moved::Blocked => {}
+                Moved::Blocked => self.hub.handle_blocked(key, now),
                 Moved::Closed => self.drop_peer(key, now),
             }
         }

@@ -325,6 +325,8 @@ impl World {
                 (line.number, &line.down[before..]).hash(&mut self.trace);
                 server.hub.handle_written(key, written, self.now);
                 moved += written;
+            } else {
+                server.hub.handle_blocked(key, self.now);
             }
         }
         moved

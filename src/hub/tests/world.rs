@@ -173,7 +173,7 @@ impl World {
                 match self.lines[peer.0].reading {
                     Reading::Everything => busy |= self.take(peer, usize::MAX) > 0,
                     Reading::Chunks(bytes) => busy |= self.take(peer, bytes) > 0,
-                    Reading::Nothing => {}
+                    Reading::Nothing => self.hub.handle_blocked(key, self.now),
                 }
             }
             // What a peer does that sees the end: it closes, too.
