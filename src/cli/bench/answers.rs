@@ -18,11 +18,7 @@ impl Answered {
     /// Warms up, then measures: from an idle system to an idle system.
     pub(super) fn run(&self, field: &mut Field) -> Result<Sample, Failure> {
         part(field, self.warm_up)?;
-        let cpu_before = field.cpu_ns();
-        let begun = Instant::now();
-        let (items, latency) = part(field, self.bound)?;
-        let elapsed = begun.elapsed();
-        let cpu_ns = cpu_before.zip(field.cpu_ns()).map(|(before, after)| after.saturating_sub(before));
+        let ((items, latency), elapsed, cpu_ns) = field.timed(|field| part(field, self.bound))?;
         Ok(Sample { items, elapsed, cpu_ns, latency })
     }
 }

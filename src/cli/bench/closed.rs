@@ -39,11 +39,7 @@ impl Closed {
     /// Warms up, then measures: from an idle system to an idle system, so what is counted and what was done are the same.
     pub(super) fn run(&self, field: &mut Field) -> Result<Sample, Failure> {
         self.part(field, self.warm_up)?;
-        let cpu_before = field.cpu_ns();
-        let begun = Instant::now();
-        let flight = self.part(field, self.bound)?;
-        let elapsed = begun.elapsed();
-        let cpu_ns = cpu_before.zip(field.cpu_ns()).map(|(before, after)| after.saturating_sub(before));
+        let (flight, elapsed, cpu_ns) = field.timed(|field| self.part(field, self.bound))?;
         let items = match self.clocked {
             Clocked::Each => flight.deliveries,
             Clocked::Last => flight.arrived,
@@ -70,26 +66,25 @@ impl Closed {
             } else if flight.room() == self.window {
                 return Ok(flight);
             }
-            self.turn(field, &mut flight)?;
+            turn(field, &mut flight)?;
         }
     }
+}
 
-    #[allow(clippy::unused_self)] // beside `part`
-    fn turn(&self, field: &mut Field, flight: &mut Flight) -> Result<(), Failure> {
-        let senders = field.senders;
-        let name = field.peer.name();
-        // The clock is read once for what one read brought.
-        let mut last = (usize::MAX, Instant::now());
-        field.turn(&mut |slot, item| {
-            if item == Item::Delivery && slot >= senders {
-                if last.0 != slot {
-                    last = (slot, Instant::now());
-                }
-                return flight.deliver(slot - senders, last.1).map_err(|what| super::failed(format!("{name}: {what}")));
+fn turn(field: &mut Field, flight: &mut Flight) -> Result<(), Failure> {
+    let senders = field.senders;
+    let name = field.peer.name();
+    // The clock is read once for what one read brought.
+    let mut last = (usize::MAX, Instant::now());
+    field.turn(&mut |slot, item| {
+        if item == Item::Delivery && slot >= senders {
+            if last.0 != slot {
+                last = (slot, Instant::now());
             }
-            Ok(())
-        })
-    }
+            return flight.deliver(slot - senders, last.1).map_err(|what| super::failed(format!("{name}: {what}")));
+        }
+        Ok(())
+    })
 }
 
 /// The messages on their way.

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cpu::cpu_ns;
 use super::crowd::{Crowd, Happened};
@@ -62,9 +62,18 @@ impl<'a> Field<'a> {
         self.crowd.send(sender, bytes, &*self.peer)
     }
 
-    /// CPU of the system so far, if it is known which process that is.
-    pub(super) fn cpu_ns(&self) -> Option<u64> {
-        self.peer.process().and_then(cpu_ns)
+    /// Runs a part of a round; gives what it does, the time that it took, and the CPU that the system used in it, in
+    /// nanoseconds, if it is known which process that is.
+    pub(super) fn timed<T>(
+        &mut self,
+        part: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<(T, Duration, Option<u64>), Failure> {
+        let used = |field: &Self| field.peer.process().and_then(cpu_ns);
+        let (before, begun) = (used(self), Instant::now());
+        let outcome = part(self)?;
+        let elapsed = begun.elapsed();
+        let cpu_ns = before.zip(used(self)).map(|(before, after)| after.saturating_sub(before));
+        Ok((outcome, elapsed, cpu_ns))
     }
 }
 

@@ -67,11 +67,8 @@ impl Idle {
         let before = memory();
         let mut field = Field::open(peer, load, 0, interrupt)?;
         let grown = before.zip(memory()).map(|(before, after)| after.saturating_sub(before));
-        let cpu_before = field.cpu_ns();
-        let begun = Instant::now();
-        self.beat(&mut field)?;
-        let elapsed_ns = begun.elapsed().as_secs_f64() * 1e9;
-        let cpu_ns = cpu_before.zip(field.cpu_ns()).map(|(before, after)| after.saturating_sub(before));
+        let ((), elapsed, cpu_ns) = field.timed(|field| self.beat(field))?;
+        let elapsed_ns = elapsed.as_secs_f64() * 1e9;
         Ok(Cost {
             bytes_per_connection: grown.map(|bytes| float(bytes) / f64::from(self.connections)),
             cpu_percent: cpu_ns.map(|ns| float(ns) / elapsed_ns * 100.0),

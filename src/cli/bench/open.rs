@@ -27,11 +27,8 @@ impl Open {
     pub(super) fn run(&self, field: &mut Field) -> Result<Sample, Failure> {
         let mut next = vec![0; field.members];
         let begins_with = self.part(field, self.warm_up, 0, &mut next)?.0;
-        let cpu_before = field.cpu_ns();
-        let begun = Instant::now();
-        let (sent, latency) = self.part(field, self.duration, begins_with, &mut next)?;
-        let elapsed = begun.elapsed();
-        let cpu_ns = cpu_before.zip(field.cpu_ns()).map(|(before, after)| after.saturating_sub(before));
+        let ((sent, latency), elapsed, cpu_ns) =
+            field.timed(|field| self.part(field, self.duration, begins_with, &mut next))?;
         Ok(Sample { items: (sent - begins_with) * self.members, elapsed, cpu_ns, latency })
     }
 

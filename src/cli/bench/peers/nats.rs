@@ -25,13 +25,8 @@ impl Nats {
             speaks: Speaks::Err,
             ready: "Server is ready",
         };
-        Ok(match recipe.start(directory)? {
-            Ok(process) => {
-                let body = vec![b'x'; load.bytes];
-                Started::Peer(Box::new(Self { process, load: load.clone(), round: 0, body }))
-            }
-            Err(absent) => Started::Absent(absent),
-        })
+        let body = vec![b'x'; load.bytes];
+        recipe.start(directory, |process| Box::new(Self { process, load: load.clone(), round: 0, body }))
     }
 
     fn subject(&self, group: usize) -> String {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use super::super::child::{Child, NotStarted};
 use super::super::failed;
 use super::super::run::Absent;
+use super::{Peer, Started};
 use crate::cli::failure::Failure;
 
 /// Another process may take the port between looking for it and listening on it.
@@ -39,13 +40,18 @@ pub(super) struct Process {
 }
 
 impl Recipe {
-    pub(super) fn start(&self, directory: &Path) -> Result<Result<Process, Absent>, Failure> {
+    /// Starts it, if it is installed; `peer` says how it is spoken to.
+    pub(super) fn start(
+        &self,
+        directory: &Path,
+        peer: impl FnOnce(Process) -> Box<dyn Peer>,
+    ) -> Result<Started, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_start(directory) {
-                Ok(process) => return Ok(Ok(process)),
-                Err(NotStarted::Missing) => return Ok(Err(Absent::Missing(self.package))),
+                Ok(process) => return Ok(Started::Peer(peer(process))),
+                Err(NotStarted::Missing) => return Ok(Started::Absent(Absent::Missing(self.package))),
                 Err(NotStarted::Failed(_)) if tries < TRIES => {}
                 Err(NotStarted::Failed(failure)) => return Err(failure),
             }

@@ -44,16 +44,14 @@ impl Redis {
             speaks: Speaks::Out,
             ready: "Ready to accept connections",
         };
-        let process = match recipe.start(directory)? {
-            Ok(process) => process,
-            Err(absent) => return Ok(Started::Absent(absent)),
-        };
         let mut online = load.clone();
         online.task = Task::CreateOnline;
         online.members = load.members.max(1);
         let packet = Frames::of(&online).push;
         let (load, digest) = (load.clone(), String::new());
-        Ok(Started::Peer(Box::new(Self { process, load, round: 0, digest, requests: 0, packet, publish: Vec::new() })))
+        recipe.start(directory, |process| {
+            Box::new(Self { process, load, round: 0, digest, requests: 0, packet, publish: Vec::new() })
+        })
     }
 
     fn channel(&self, group: usize) -> String {
