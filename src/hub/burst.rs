@@ -53,18 +53,17 @@ impl Hub {
             return;
         }
         self.releases.spend(frame.len(), takers.len());
-        let burst = match self.burst.take() {
-            Some(mut burst) if burst.takers == takers && burst.has_room(&frame) => {
-                burst.frames.extend_from_slice(&frame);
-                burst
-            }
-            other => {
-                self.burst = other;
-                self.end_burst();
-                Burst { takers: takers.to_vec(), frames: frame, ahead: Vec::new(), audience: None, bytes_max: None }
-            }
-        };
-        self.burst = Some(Burst { audience, ..burst });
+        if let Some(burst) = &mut self.burst
+            && burst.takers == takers
+            && burst.has_room(&frame)
+        {
+            burst.frames.extend_from_slice(&frame);
+            burst.audience = audience;
+            return;
+        }
+        self.end_burst();
+        let takers = takers.to_vec();
+        self.burst = Some(Burst { takers, frames: frame, ahead: Vec::new(), audience, bytes_max: None });
     }
 
     /// Does the same with a frame for the audience of the last frame, if that is still known. Gives the number of

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::hub::Hub;
-use crate::hub::connection::{Connection, ConnectionKey, Presence, State, in_flight_max};
+use crate::hub::connection::{Connection, ConnectionKey, Overdue, Presence, State, in_flight_max};
 use crate::hub::operations::Window;
 use crate::hub::reads::PendingRead;
 use crate::hub::release::Release;
@@ -49,10 +49,10 @@ impl Hub {
             let is_over = connection.in_flight > in_flight_max;
             let surplus = if is_over { self.marks_under_way(key) } else { 0 };
             assert!(connection.in_flight <= in_flight_max + surplus, "requests above the limit are not taken");
-            let (deadline_ms, _) = connection.deadline();
-            // One that is about to be resumed counts as heard then, and is armed.
-            let is_armed = connection.timer_ms <= deadline_ms || self.resumed.contains(&key);
-            assert!(is_armed, "no deadline is missed");
+            let (deadline_ms, overdue) = connection.deadline();
+            // What is not heard while it is paused counts from when it is resumed, and is armed then.
+            let begins_anew = self.resumed.contains(&key) && matches!(overdue, Overdue::Silence | Overdue::Frame);
+            assert!(connection.timer_ms <= deadline_ms || begins_anew, "no deadline is missed");
             assert!(self.timers.contains(&(connection.timer_ms, key)));
             let is_stuck = connection.stuck_since_ms.is_some();
             assert!(!is_stuck || connection.closing || !connection.outbox.is_empty(), "what is stuck waits");

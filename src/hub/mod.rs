@@ -247,8 +247,6 @@ impl Hub {
         if is_empty || count > 0 {
             connection.stuck_since_ms = None;
         }
-        self.handle_blocked(key, now);
-        let Some(connection) = self.connections.find_mut(key) else { return };
         if connection.closing {
             if is_empty {
                 self.finished.push_back(key);
@@ -261,8 +259,9 @@ impl Hub {
             self.resume_feed(key);
             self.settle();
         }
-        // A socket that took a part may take more: asked in the next turn, so that the others come first.
         if !is_empty {
+            self.handle_blocked(key, now);
+            // A socket that took a part may take more: asked in the next turn, so that the others come first.
             self.handle_writable(key);
         }
     }
