@@ -154,16 +154,20 @@ fn an_import_that_is_killed_at_any_moment_is_completed_by_running_it_again() {
     let from = Instant::now();
     let whole = directory.path().join("whole");
     assert_eq!(finish(program(&["import", "--data"]).arg(&whole).arg(&file)).code, 0);
-    let takes = from.elapsed();
+    let mut takes = from.elapsed();
     let new = directory.path().join("new");
     let mut killed = 0;
-    for step in 1..8_u32 {
-        let mut child = program(&["import", "--data"]).arg(&new).arg(&file).spawn().expect("it runs");
-        spin(takes * step / 8);
-        child.kill().expect("it is killed");
-        killed += u32::from(child.wait().expect("it ends").code().is_none());
+    // Sooner each time, in case that the first one was a slow one.
+    while killed <= 2 && !takes.is_zero() {
+        for step in 1..8_u32 {
+            let mut child = program(&["import", "--data"]).arg(&new).arg(&file).spawn().expect("it runs");
+            spin(takes * step / 8);
+            child.kill().expect("it is killed");
+            killed += u32::from(child.wait().expect("it ends").code().is_none());
+        }
+        takes /= 2;
     }
-    assert!(killed > 2, "most were killed before their end: {killed}");
+    assert!(killed > 2, "some were killed before their end: {killed}");
     let outcome = finish(program(&["import", "--data"]).arg(&new).arg(&file));
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(exported(&new), lines);
