@@ -104,7 +104,7 @@ pub const RING_BYTES: usize = 64 * 1024;
 /// How long marks (received, read) may wait before they are journalled.
 pub const MARKS_DELAY_MS: u64 = 1_000;
 /// Groups of one connection that are being loaded at once for its catch-up.
-pub const CATCH_UP_LOADS: usize = 16;
+pub const CATCH_UP_LOADS: u8 = 16;
 
 /// Effective operations of a user that are remembered by their operation id.
 pub const OPERATIONS_REMEMBERED: usize = 1_024;

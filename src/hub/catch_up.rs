@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Hub;
-use super::connection::{Basis, Behind, ConnectionKey, Loading, Presence};
+use super::connection::{Basis, Behind, Collecting, ConnectionKey, Loading, Notices, Presence};
 use super::outbox::SharedFrame;
 use super::reads::PendingRead;
 use super::task::Task;
@@ -27,27 +27,27 @@ impl Hub {
         let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) else {
             return false;
         };
-        let mut has = match std::mem::replace(&mut session.presence, Presence::Detached) {
-            Presence::Detached => BTreeMap::new(),
-            Presence::Collecting(has) => has,
+        let mut collecting = match std::mem::replace(&mut session.presence, Presence::Detached) {
+            Presence::Detached => Box::<Collecting>::default(),
+            Presence::Collecting(collecting) => collecting,
             before @ (Presence::Loading(_) | Presence::Attached) => {
                 session.presence = before;
                 return false;
             }
         };
         let basis = match attach {
-            Attach::Marks if has.is_empty() => Basis::Marks,
+            Attach::Marks if collecting.has.is_empty() => Basis::Marks,
             Attach::Marks => return false,
             Attach::Device { more, groups } => {
-                has.extend(groups.into_iter().map(|at| (at.group, at.seq)));
-                if has.len() > ATTACH_GROUPS_MAX {
+                collecting.has.extend(groups.into_iter().map(|at| (at.group, at.seq)));
+                if collecting.has.len() > ATTACH_GROUPS_MAX {
                     return false;
                 }
                 if more {
-                    session.presence = Presence::Collecting(has);
+                    session.presence = Presence::Collecting(collecting);
                     return true;
                 }
-                Basis::Device(has)
+                Basis::Device(collecting.has)
             }
         };
         self.go_on_line(key, basis);
@@ -118,7 +118,7 @@ impl Hub {
             }
         }
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
-            session.notices = behind.keys().copied().collect();
+            session.notices = Notices::new(behind.keys().copied());
             session.behind = behind;
             // Told when they are released.
             session.behind.append(&mut joining);

@@ -54,9 +54,9 @@ pub(super) struct Session {
     /// not in here is live, if the presence is `Attached`.
     pub(super) behind: BTreeMap<GroupId, Behind>,
     /// Groups of `behind` about which something has to be told, in order.
-    pub(super) notices: VecDeque<GroupId>,
-    /// Notices that wait for their group to be loaded.
-    pub(super) notices_loading: usize,
+    pub(super) notices: Notices,
+    /// Notices that wait for their group to be loaded: at most [`CATCH_UP_LOADS`](crate::limits::CATCH_UP_LOADS).
+    pub(super) notices_loading: u8,
     /// How far the feed has been told on it, if it asked for it.
     pub(super) feed: Option<Box<Feed>>,
     /// Whether `Ready` is still to be told.
@@ -79,11 +79,56 @@ pub(super) enum Presence {
     /// It gets no pushes.
     Detached,
     /// Frames with what its device has are coming in.
-    Collecting(BTreeMap<GroupId, u64>),
+    Collecting(Box<Collecting>),
     /// The memberships of its user are being loaded.
     Loading(Box<Loading>),
     /// It gets pushes.
     Attached,
+}
+
+/// What the device has, as far as it has said.
+#[derive(Debug, Default)]
+pub(super) struct Collecting {
+    pub(super) has: BTreeMap<GroupId, u64>,
+}
+
+/// Groups in the order in which they are to be told of. Most of the time there are none, and then it takes no memory.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    groups: VecDeque<GroupId>,
+}
+
+impl Notices {
+    pub(super) fn new(groups: impl Iterator<Item = GroupId>) -> Self {
+        let groups: VecDeque<GroupId> = groups.collect();
+        Self { queue: (!groups.is_empty()).then(|| Box::new(Queue { groups })) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    pub(super) fn push_back(&mut self, group: GroupId) {
+        self.queue.get_or_insert_default().groups.push_back(group);
+    }
+
+    pub(super) fn push_front(&mut self, group: GroupId) {
+        self.queue.get_or_insert_default().groups.push_front(group);
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<GroupId> {
+        let groups = &mut self.queue.as_mut()?.groups;
+        let first = groups.pop_front();
+        if groups.is_empty() {
+            self.queue = None;
+        }
+        first
+    }
 }
 
 /// What is kept while memberships are being loaded: the answer may not know of what was released meanwhile.

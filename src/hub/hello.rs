@@ -1,9 +1,9 @@
 //! Who a connection is: the hello, and authentication again in place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::Hub;
-use super::connection::{ConnectionKey, Presence, Session, State, in_flight_max};
+use super::connection::{ConnectionKey, Notices, Presence, Session, State, in_flight_max};
 use crate::ids::{Identity, TokenError};
 use crate::limits::{
     BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_LIST, GROUP_MEMBERS_MAX, HEARTBEAT_S_DEFAULT, HEARTBEAT_S_MAX,
@@ -44,7 +44,7 @@ impl Hub {
             told_of_end: false,
             presence: Presence::Detached,
             behind: BTreeMap::new(),
-            notices: VecDeque::new(),
+            notices: Notices::default(),
             notices_loading: 0,
             feed: None,
             ready_owed: false,
