@@ -10,6 +10,10 @@ use crate::store::index::sled::panic_text;
 
 type Outcome = Result<(), String>;
 
+/// By how much a thread of which nobody waits for the end of a turn gives way: it gets a tenth of a core that another
+/// thread wants whole.
+const NICE: i32 = 10;
+
 /// Threads, each until it was heard to end.
 pub(super) struct Running {
     threads: Vec<(&'static str, JoinHandle<()>)>,
@@ -17,6 +21,12 @@ pub(super) struct Running {
     ended: Receiver<(&'static str, Outcome)>,
     /// The first error of those that have ended.
     outcome: Outcome,
+}
+
+/// Lets the present thread, and those that it starts, give way where there is more to do than there are cores.
+pub(super) fn give_way() {
+    // On Linux a priority belongs to a thread, and nobody is the thread itself. Where it is refused nothing is lost.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 impl Default for Running {
