@@ -7,15 +7,19 @@
 //!
 //! `cargo bench --bench engine`; `ROUNDTABLE_ROUNDS` sets the rounds of the ratios (default 1,000).
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+#[path = "common/raw_file.rs"]
+mod raw_file;
+#[path = "common/turns.rs"]
+mod turns;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use raw_file::RawFile;
 use roundtable::Engine;
 use roundtable::ids::{GroupId, UserId};
+use turns::Turns;
 
 const THREADS: usize = 8;
 const MEMBERS: usize = 8;
@@ -104,29 +108,6 @@ fn measure(criterion: &mut Criterion) {
     }
 }
 
-/// What cannot be avoided.
-struct Raw {
-    file: File,
-    written: u64,
-}
-
-impl Raw {
-    const BYTES: u64 = 64 << 20;
-
-    fn new(path: &Path) -> Self {
-        let file = File::create(path).expect("a file");
-        file.write_all_at(&vec![0; usize::try_from(Self::BYTES).expect("it fits")], 0).expect("room");
-        file.sync_all().expect("a disk");
-        Self { file, written: 0 }
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.file.write_all_at(bytes, self.written % (Self::BYTES - (1 << 20))).expect("room");
-        self.written += bytes.len() as u64;
-        self.file.sync_data().expect("a disk");
-    }
-}
-
 fn ratios(rounds: usize) {
     println!("\na call, and the raw limit of its bytes, in turns, {rounds} rounds");
     println!(
@@ -138,7 +119,7 @@ fn ratios(rounds: usize) {
         let scene = Scene::new();
         let bytes = scene.bytes(|scene| call(scene, 0));
         let home = tempfile::tempdir().expect("a directory");
-        let mut raw = Raw::new(&home.path().join("raw"));
+        let mut raw = RawFile::new(&home.path().join("raw"));
         let content = vec![0xa5; bytes];
         let turns = |_| {
             let from = Instant::now();
@@ -148,7 +129,7 @@ fn ratios(rounds: usize) {
             raw.write(&content);
             (ours, from.elapsed())
         };
-        report(name, 1, bytes, 1, (0..rounds).map(turns).collect());
+        report(name, 1, bytes, 1, &Turns::take(rounds, turns));
 
         // Eight threads, 64 calls a turn; the raw limit does as many in batches of eight: one write, one sync.
         let batch = vec![0xa5; bytes * THREADS];
@@ -161,28 +142,21 @@ fn ratios(rounds: usize) {
             }
             (ours, from.elapsed())
         };
-        report(name, THREADS, bytes, calls, (0..rounds / 4).map(turns).collect());
+        report(name, THREADS, bytes, calls, &Turns::take(rounds / 4, turns));
     }
 }
 
-fn report(name: &str, threads: usize, bytes: usize, calls: usize, turns: Vec<(Duration, Duration)>) {
-    let mut ratios: Vec<f64> = turns.iter().map(|(ours, raw)| ours.as_secs_f64() / raw.as_secs_f64()).collect();
-    ratios.sort_by(f64::total_cmp);
-    let (mut ours, mut raw): (Vec<_>, Vec<_>) = turns.into_iter().unzip();
-    ours.sort();
-    raw.sort();
-    let at = |sorted: &[Duration], share: usize| {
-        let time = sorted[(sorted.len() * share / 100).min(sorted.len() - 1)];
-        format!("{:.1} us", time.as_secs_f64() * 1e6 / f64::from(u32::try_from(calls).expect("few")))
-    };
-    let spread = format!("{:.2}-{:.2}", ratios[ratios.len() / 4], ratios[ratios.len() * 3 / 4]);
+fn report(name: &str, threads: usize, bytes: usize, calls: usize, turns: &Turns) {
+    let each =
+        |time: Duration| format!("{:.1} us", time.as_secs_f64() * 1e6 / f64::from(u32::try_from(calls).expect("few")));
+    let spread = format!("{:.2}-{:.2}", turns.ratio(25), turns.ratio(75));
     println!(
         "{name:>8} {threads:>8} {bytes:>6} {:>11} {:>11} {:>11} {:>11} {:>7.2} {spread:>10}",
-        at(&ours, 50),
-        at(&ours, 99),
-        at(&raw, 50),
-        at(&raw, 99),
-        ratios[ratios.len() / 2],
+        each(turns.ours(50)),
+        each(turns.ours(99)),
+        each(turns.raw(50)),
+        each(turns.raw(99)),
+        turns.ratio(50),
     );
 }
 

@@ -9,6 +9,9 @@
 //! (`index/`: sled, always rebuildable from the journal). The formats on disk are specified in `record.rs` and
 //! `journal/`. This module knows the rules of groups, and neither the wire nor the hub.
 
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 mod care;
 mod carried;
 mod cleaner;
