@@ -170,7 +170,7 @@ impl RawSled {
 
     fn create(directory: &Path) -> Self {
         let config = sled::Config::new().path(directory).segment_size(Self::SEGMENT_BYTES).flush_every_ms(None);
-        let database = config.cache_capacity(64 << 20).open().expect("a new database");
+        let database = config.cache_capacity(128 << 20).open().expect("a new database");
         let log = File::options().read(true).write(true).open(directory.join("db")).expect("sled's log");
         Self { database, log, unsynced_bytes: 0 }
     }

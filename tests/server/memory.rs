@@ -40,7 +40,7 @@ struct Formula {
 impl Formula {
     const BASE: u64 = 32 * MIB;
     const CONNECTION: u64 = 2 * KIB;
-    const INDEX_CACHE_MAX: u64 = 64 * MIB;
+    const INDEX_CACHE_MAX: u64 = 2 * 128 * MIB;
     const GROUP: u64 = 170;
     const UNFLUSHED: u64 = 2 * KIB;
 

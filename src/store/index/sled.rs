@@ -20,8 +20,9 @@ const SLED_SEGMENT_BYTES: usize = 8 << 20;
 /// must not grow by more than half a segment between two syncs.
 const CHECKPOINT_BYTES: usize = SLED_SEGMENT_BYTES / 2 / 6;
 const _: () = assert!(super::BATCH_BYTES_MAX <= CHECKPOINT_BYTES);
-/// Pages that sled keeps in memory, as it counts them. Its default is 1 GiB, which a pass over a million groups fills.
-const SLED_CACHE_BYTES: u64 = 64 << 20;
+/// Pages that sled keeps in memory, as it counts them: nearly twice that in truth. Its default is 1 GiB, which a pass over
+/// a million groups fills; with half as much as this, following creates costs a sixth more (docs/benchmarks.md).
+const SLED_CACHE_BYTES: u64 = 128 << 20;
 /// How long opening may take: 1 million records take 2.4 s.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
 /// How often opening is tried while the lock of a database just dropped lingers, and how long between two tries.
