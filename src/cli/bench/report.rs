@@ -61,7 +61,7 @@ impl Figures {
         }
     }
 
-    fn latency(&self) -> Value {
+    pub(super) fn latency(&self) -> Value {
         let [p50, p99, p99_9] = self.latency_us.map(|spread| round(spread.median));
         json!({"p50": p50, "p99": p99, "p99_9": p99_9})
     }
@@ -73,6 +73,7 @@ pub(super) struct Ratios {
     pub(super) cpu: Option<Spread>,
     pub(super) p50: Spread,
     pub(super) p99: Spread,
+    pub(super) p99_9: Spread,
 }
 
 impl Ratios {
@@ -87,6 +88,7 @@ impl Ratios {
             cpu: Spread::of(pairs().map(|(ours, other)| Some(ours.cpu_us()? / other.cpu_us()?))),
             p50: ratio(Sample::p50_us),
             p99: ratio(Sample::p99_us),
+            p99_9: ratio(Sample::p99_9_us),
         }
     }
 
@@ -228,7 +230,7 @@ pub(super) fn machine() -> Value {
     json!({"cores": cores, "kernel": kernel.trim(), "version": env!("CARGO_PKG_VERSION")})
 }
 
-fn range(spread: Option<Spread>) -> Value {
+pub(super) fn range(spread: Option<Spread>) -> Value {
     json!(spread.map(|spread| [round(spread.lowest), round(spread.highest)]))
 }
 
@@ -241,7 +243,7 @@ pub(super) fn round(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-fn with_range(spread: &Spread) -> String {
+pub(super) fn with_range(spread: &Spread) -> String {
     format!("{} ({}–{})", number(spread.median), number(spread.lowest), number(spread.highest))
 }
 

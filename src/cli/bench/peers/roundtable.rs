@@ -82,6 +82,12 @@ impl Roundtable {
         })
     }
 
+    /// Its users are others than those of any that is not apart, whatever the rounds.
+    pub(in crate::cli::bench) fn apart(mut self) -> Self {
+        self.first_round += MARKS / 2;
+        self
+    }
+
     fn next_operation(&mut self) -> OperationId {
         self.operation += 1;
         let mut bytes = [0; 16];
