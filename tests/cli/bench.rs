@@ -47,7 +47,11 @@ fn check_shape(object: &Value, one: &str, many: &str) {
         assert!(positive(&object["raw"]["latency_us"][quantile]), "{quantile} of raw in {object}");
     }
     assert!(object["latency_us"]["p99"].as_f64() >= object["latency_us"]["p50"].as_f64(), "{object}");
-    for name in [&names[0], &names[1], &names[4]] {
+    for quantile in ["p50", "p99", "p99_9"] {
+        let (figure, range) = (object["latency_us"][quantile].as_f64(), &object["spread"]["latency_us"][quantile]);
+        assert!(range[0].as_f64() <= figure && figure <= range[1].as_f64(), "{quantile}: {figure:?} within {range}");
+    }
+    for name in [&names[0], &names[1], &names[2], &names[4]] {
         let (spread, median) = (&object["spread"][name], object[name].as_f64().expect("a figure"));
         let (lowest, highest) = (spread[0].as_f64().expect("a figure"), spread[1].as_f64().expect("a figure"));
         assert!(lowest <= median && median <= highest, "{name}: {median} within {spread}");

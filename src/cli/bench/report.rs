@@ -65,6 +65,11 @@ impl Figures {
         let [p50, p99, p99_9] = self.latency_us.map(|spread| round(spread.median));
         json!({"p50": p50, "p99": p99, "p99_9": p99_9})
     }
+
+    fn latency_ranges(&self) -> Value {
+        let [p50, p99, p99_9] = self.latency_us.map(|spread| range(Some(spread)));
+        json!({"p50": p50, "p99": p99, "p99_9": p99_9})
+    }
 }
 
 /// Ours divided by another's, round by round: both were measured within seconds of each other.
@@ -145,6 +150,8 @@ impl Report {
         let mut spread = Map::new();
         spread.insert(per_second, range(Some(figures.per_second)));
         spread.insert(cpu("server"), range(figures.cpu_us));
+        spread.insert(cpu("raw"), range(Figures::of(raw).cpu_us));
+        spread.insert("latency_us".to_owned(), figures.latency_ranges());
         spread.insert("ratio_to_raw".to_owned(), range(headline));
         put("spread".to_owned(), Value::Object(spread));
         put("machine".to_owned(), machine());

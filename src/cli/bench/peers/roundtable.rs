@@ -23,7 +23,7 @@ use crate::cli::failure::Failure;
 const TITLE: &str = "bench";
 const SERVICE: &str = "bench";
 /// Users of whom groups off line are made: so many that nobody comes near the quota of groups.
-const POOL_USERS: u64 = 100_000;
+pub(super) const POOL_USERS: u64 = 200_000;
 /// Marks of rounds, of four letters and digits.
 const MARKS: usize = 36_usize.pow(4);
 /// More rounds than there can be.
