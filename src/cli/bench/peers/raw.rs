@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ChildStdin;
 
+use roundtable::wire::Push;
+
 use super::super::child::{Child, PATIENCE};
 use super::super::failed;
 use super::super::raw::Plan;
@@ -25,7 +27,10 @@ impl RawLimit {
         let Frames { request, push, answer } = Frames::of(load);
         let durable = !matches!(load.task, Task::Signal | Task::Idle);
         let pushes = load.receivers() > 0;
+        let mut greeting = Vec::new();
+        Push::Ready.encode_frame(&mut greeting);
         let plan = Plan {
+            greeting,
             senders: load.senders,
             groups: if pushes { load.groups.max(1) } else { 0 },
             members: load.members,
@@ -63,7 +68,8 @@ impl Peer for RawLimit {
     fn begin(&mut self, _round: usize) {}
 
     fn opening(&mut self, _seat: Seat, _number: usize) -> Vec<u8> {
-        Vec::new()
+        // It only has to say that it is there.
+        vec![0]
     }
 
     fn request(&mut self, _sender: usize, group: usize, out: &mut Vec<u8>) {
