@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::program::{Outcome, Server, finish, program, run};
 
 /// Every kind of load, and the one command over all of them.
-pub(crate) const BENCHES: &[&str] = &["fanout", "create", "send", "latency", "idle", "targets"];
+pub(crate) const BENCHES: &[&str] = &["fanout", "create", "send", "latency", "flood", "idle", "targets"];
 
 fn positive(value: &Value) -> bool {
     value.as_f64().is_some_and(|value| value > 0.0 && value.is_finite())
@@ -47,7 +47,11 @@ fn check_shape(object: &Value, one: &str, many: &str) {
         assert!(positive(&object["raw"]["latency_us"][quantile]), "{quantile} of raw in {object}");
     }
     assert!(object["latency_us"]["p99"].as_f64() >= object["latency_us"]["p50"].as_f64(), "{object}");
-    for name in [&names[0], &names[1], &names[4]] {
+    for quantile in ["p50", "p99", "p99_9"] {
+        let (figure, range) = (object["latency_us"][quantile].as_f64(), &object["spread"]["latency_us"][quantile]);
+        assert!(range[0].as_f64() <= figure && figure <= range[1].as_f64(), "{quantile}: {figure:?} within {range}");
+    }
+    for name in [&names[0], &names[1], &names[2], &names[4]] {
         let (spread, median) = (&object["spread"][name], object[name].as_f64().expect("a figure"));
         let (lowest, highest) = (spread[0].as_f64().expect("a figure"), spread[1].as_f64().expect("a figure"));
         assert!(lowest <= median && median <= highest, "{name}: {median} within {spread}");
@@ -95,6 +99,30 @@ fn latency_is_measured_at_the_rate_that_was_asked_for() {
 }
 
 #[test]
+fn small_groups_are_measured_with_and_without_a_flood() {
+    let sizes = "--large 20 --window 4 --groups 2 --members 3";
+    for stored in ["", "--stored"] {
+        let object = bench(&format!("flood {sizes} --rate 600 --seconds 0.1 --rounds 2 {stored}"));
+        assert_eq!((&object["large"], &object["stored"]), (&20.into(), &(!stored.is_empty()).into()));
+        for turn in ["quiet", "flooded", "raw_flood"] {
+            for quantile in ["p50", "p99", "p99_9"] {
+                assert!(positive(&object[turn]["latency_us"][quantile]), "{turn} {quantile} in {object}");
+            }
+        }
+        for turn in ["flooded", "raw_flood"] {
+            assert!(positive(&object[turn]["flood_deliveries_per_second"]), "{object}");
+            for quantile in ["p50", "p99", "p99_9"] {
+                assert!(positive(&object[turn]["ratios_to_quiet"][quantile]), "{turn} {quantile} in {object}");
+            }
+        }
+        for name in ["ratio_to_quiet", "p99_to_raw_flood"] {
+            let (figure, range) = (object[name].as_f64(), &object["spread"][name]);
+            assert!(range[0].as_f64() <= figure && figure <= range[1].as_f64(), "{name}: {figure:?} within {range}");
+        }
+    }
+}
+
+#[test]
 fn idle_connections_are_measured_beside_the_raw_limit() {
     let object = bench("idle --connections 300 --heartbeat 1 --seconds 0.5");
     for name in ["memory_bytes_per_connection", "cpu_percent", "raw_cpu_percent", "ratio_to_raw"] {
@@ -133,7 +161,9 @@ fn all_targets_are_in_one_table_whoever_is_missing() {
     command.args(["--connections", "50", "--members-max", "10"]).env("PATH", "");
     let object = finish(command).object();
     let rows = object["targets"].as_array().expect("rows");
-    for what in ["signals to 10", "stored messages to 10", "one signal at a time", "create until", "idle", "p99"] {
+    for what in
+        ["signals to 10", "stored messages to 10", "one signal at a time", "flooded", "create until", "idle", "p99"]
+    {
         assert!(rows.iter().any(|row| row["what"].as_str().is_some_and(|text| text.contains(what))), "{what}");
     }
     for row in rows {
@@ -175,6 +205,10 @@ fn wrong_use_is_refused_before_anything_is_started() {
         &["create", "--clients", "2"],
         &["create", "--count", "5000"],
         &["latency", "--rate", "0"],
+        &["flood", "--large", "10000"],
+        &["flood", "--groups", "10000", "--members", "9999"],
+        &["flood", "--window", "0"],
+        &["flood", "--peer", "redis"],
         &["idle", "--connections", "1000000"],
         &["nothing"],
     ] {
@@ -190,7 +224,10 @@ fn every_bench_has_help_that_says_what_is_measured() {
         assert_eq!(help.code, 0, "{help:?}");
         assert!(help.stdout.contains(&format!("roundtable bench {bench}")), "an example: {help:?}");
     }
-    assert!(!run(&["bench", "--help"]).stdout.contains("\n  raw "), "a process of its own, not a command");
+    let listed = run(&["bench", "--help"]).stdout;
+    for process in ["raw", "flooder"] {
+        assert!(!listed.contains(&format!("\n  {process} ")), "a process of its own, not a command");
+    }
 }
 
 #[test]
@@ -210,6 +247,35 @@ fn an_interrupt_takes_every_process_and_the_directory_away() {
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     assert!(processes_of(place, child.id()).is_empty(), "a process was left behind");
     assert!(is_empty(directory.path()), "the directory was left behind");
+}
+
+#[test]
+fn an_interrupt_of_a_flood_takes_all_its_processes_away() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = directory.path().to_str().expect("a plain path");
+    let arguments = ["bench", "flood", "--large", "5", "--groups", "2", "--seconds", "600", "--directory", place];
+    let mut child = program(&arguments).spawn().expect("it runs");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The server, the raw limit, and a flood of each.
+    let mut processes = Vec::new();
+    while processes.len() < 4 {
+        assert!(Instant::now() < deadline, "not all were started: {processes:?}");
+        std::thread::yield_now();
+        processes = children_of(child.id());
+    }
+    let own = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(own, rustix::process::Signal::INT).expect("it is there");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let left: Vec<_> = processes.iter().filter(|process| Path::new(&format!("/proc/{process}")).exists()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    assert!(is_empty(directory.path()), "the directory was left behind");
+}
+
+/// Processes that one has started.
+fn children_of(process: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    children.flat_map(|text| text.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 /// Processes other than the bench itself whose command line has this text.

@@ -1,15 +1,18 @@
 //! A process of our own: started, waited for until it says that it is ready, and killed at the end, whatever happens.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::process::{ChildStdin, Command};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::failed;
 use crate::cli::failure::Failure;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may say nothing before it is ready.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Child {
     process: std::process::Child,
@@ -40,12 +43,12 @@ impl Child {
         is_ready: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<(Self, String), NotStarted> {
         let (child, said) = Self::begin(name, command, is_ready)?;
-        let line = said.await_ready().map_err(NotStarted::Failed)?;
+        let line = said.await_ready(PATIENCE).map_err(NotStarted::Failed)?;
         Ok((child, line))
     }
 
     /// The same for one that has to be told something before it can be ready.
-    pub(super) fn begin(
+    fn begin(
         name: &'static str,
         mut command: Command,
         is_ready: impl Fn(&str) -> bool + Send + 'static,
@@ -71,12 +74,30 @@ impl Child {
         Ok((child, Said { name, lines }))
     }
 
+    /// This program once more, as a hidden command of `bench` that reads a plan as the first line of its input, and
+    /// lives for as long as that is open.
+    pub(super) fn own(
+        command: &'static str,
+        plan: &impl Serialize,
+        is_ready: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<(Self, ChildStdin, Said), Failure> {
+        let program = std::env::current_exe().map_err(|error| failed(format!("where is this program? {error}")))?;
+        let mut line = serde_json::to_string(plan).map_err(|error| failed(error.to_string()))?;
+        line.push('\n');
+        let mut process = Command::new(program);
+        process.args(["bench", command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let (mut child, said) = Self::begin(command, process, is_ready)?;
+        let mut input = child.input().ok_or_else(|| failed(format!("{command} has no input")))?;
+        input.write_all(line.as_bytes()).map_err(|error| failed(format!("{command} reads nothing: {error}")))?;
+        Ok((child, input, said))
+    }
+
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 
     /// Its standard input, once.
-    pub(super) fn input(&mut self) -> Option<ChildStdin> {
+    fn input(&mut self) -> Option<ChildStdin> {
         self.process.stdin.take()
     }
 }
@@ -89,9 +110,10 @@ pub(super) struct Said {
 }
 
 impl Said {
-    pub(super) fn await_ready(self) -> Result<String, Failure> {
+    /// The next line that says that it is ready.
+    pub(super) fn await_ready(&self, patience: Duration) -> Result<String, Failure> {
         let mut last = String::new();
-        while let Ok((ready, line)) = self.lines.recv_timeout(PATIENCE) {
+        while let Ok((ready, line)) = self.lines.recv_timeout(patience) {
             if ready {
                 return Ok(line);
             }

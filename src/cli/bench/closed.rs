@@ -47,17 +47,35 @@ impl Closed {
         Ok(Sample { items, elapsed, cpu_ns, latency: flight.latency })
     }
 
+    /// Warms up, says so, and goes on until it is told that it is over and everything has arrived.
+    pub(super) fn run_until(
+        &self,
+        field: &mut Field,
+        flows: impl FnOnce() -> Result<(), Failure>,
+        is_over: &mut dyn FnMut() -> bool,
+    ) -> Result<Sample, Failure> {
+        self.part(field, self.warm_up)?;
+        flows()?;
+        let (flight, elapsed, cpu_ns) =
+            field.timed(|field| self.launch_while(field, &mut |_| if is_over() { 0 } else { u64::MAX }))?;
+        Ok(Sample { items: flight.deliveries, elapsed, cpu_ns, latency: flight.latency })
+    }
+
     fn part(&self, field: &mut Field, bound: Bound) -> Result<Flight, Failure> {
-        let mut flight = Flight::new(self.window, field.members, self.clocked);
         let begun = Instant::now();
+        self.launch_while(field, &mut |sent| match bound {
+            Bound::Time(time) if begun.elapsed() < time => u64::MAX,
+            Bound::Time(_) => 0,
+            Bound::Count(count) => count - sent,
+        })
+    }
+
+    /// `left` is told how many messages were sent, and says how many more there may be.
+    fn launch_while(&self, field: &mut Field, left: &mut dyn FnMut(u64) -> u64) -> Result<Flight, Failure> {
+        let mut flight = Flight::new(self.window, field.members, self.clocked);
         let mut out = Vec::new();
         loop {
-            let left = match bound {
-                Bound::Time(time) if begun.elapsed() < time => u64::MAX,
-                Bound::Time(_) => 0,
-                Bound::Count(count) => count - flight.sent,
-            };
-            let launched = flight.room().min(left);
+            let launched = flight.room().min(left(flight.sent));
             out.clear();
             (0..launched).for_each(|_| field.peer.request(0, 0, &mut out));
             if launched > 0 {

@@ -1,7 +1,5 @@
 //! `bench latency`: how long a message takes at a rate that the system can bear.
 
-use std::time::Duration;
-
 use clap::Args;
 use serde_json::json;
 
@@ -68,13 +66,7 @@ impl Latency {
             members: members as usize,
             bytes: self.bytes as usize,
         };
-        let open = Open {
-            period: Duration::from_secs(1) * members / self.rate,
-            warm_up: self.seconds.warm_up(),
-            duration: self.seconds.duration(),
-            groups: u64::from(groups),
-            members: u64::from(members),
-        };
+        let open = Open::at_rate(self.rate, groups, members, self.seconds);
         in_turns(&self.run, self.repeat, &load, &mut |peer, round, interrupt| {
             open.run(&mut Field::open(peer, &load, round, interrupt)?)
         })

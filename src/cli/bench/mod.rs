@@ -13,6 +13,8 @@ mod crowd;
 mod cutter;
 mod fanout;
 mod field;
+mod flood;
+mod flooder;
 mod idle;
 mod latency;
 mod open;
@@ -51,10 +53,13 @@ enum Kind {
     Create(create::Create),
     Send(send::Send),
     Latency(latency::Latency),
+    Flood(flood::FloodBench),
     Idle(idle::Idle),
     Targets(targets::Targets),
     #[command(hide = true)]
     Raw(raw::Raw),
+    #[command(hide = true)]
+    Flooder(flooder::Flooder),
 }
 
 impl Bench {
@@ -64,9 +69,11 @@ impl Bench {
             Kind::Create(command) => command.run(output),
             Kind::Send(command) => command.run(output),
             Kind::Latency(command) => command.run(output),
+            Kind::Flood(command) => command.run(output),
             Kind::Idle(command) => command.run(output),
             Kind::Targets(command) => command.run(output),
             Kind::Raw(command) => command.run(),
+            Kind::Flooder(command) => command.run(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::failed;
 use super::field::Field;
+use super::options::Seconds;
 use super::peers::Item;
 use super::sample::{Latency, Sample, count};
 use crate::cli::failure::Failure;
@@ -15,15 +16,26 @@ use crate::cli::failure::Failure;
 /// Messages to groups in turn, from one sender.
 pub(super) struct Open {
     /// Time from one message to the next.
-    pub(super) period: Duration,
-    pub(super) warm_up: Duration,
-    pub(super) duration: Duration,
-    pub(super) groups: u64,
+    period: Duration,
+    warm_up: Duration,
+    duration: Duration,
+    groups: u64,
     /// Members of each group.
-    pub(super) members: u64,
+    members: u64,
 }
 
 impl Open {
+    /// As many messages as make so many deliveries a second.
+    pub(super) fn at_rate(rate: u32, groups: u32, members: u32, seconds: Seconds) -> Self {
+        Self {
+            period: Duration::from_secs(1) * members / rate,
+            warm_up: seconds.warm_up(),
+            duration: seconds.duration(),
+            groups: u64::from(groups),
+            members: u64::from(members),
+        }
+    }
+
     pub(super) fn run(&self, field: &mut Field) -> Result<Sample, Failure> {
         let mut next = vec![0; field.members];
         let begins_with = self.part(field, self.warm_up, 0, &mut next)?.0;

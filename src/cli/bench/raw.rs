@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) request_bytes: usize,
     pub(super) answer: Vec<u8>,
     pub(super) push: Vec<u8>,
+    /// What a connection is told once it is accepted.
+    pub(super) greeting: Vec<u8>,
     /// Where to write what is to be durable.
     pub(super) file: Option<PathBuf>,
 }
@@ -60,8 +62,8 @@ fn serve() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     loop {
-        let senders = accept(&listener, plan.senders)?;
-        let members = accept(&listener, plan.groups * plan.members)?;
+        let senders = accept(&listener, plan.senders, &plan.greeting)?;
+        let members = accept(&listener, plan.groups * plan.members, &plan.greeting)?;
         let mut floor = Floor { plan: &plan, members, log: log.as_mut(), counts: vec![0; plan.groups.max(1)] };
         // A round ends when its connections do.
         if let Err(error) = floor.run(senders) {
@@ -73,10 +75,14 @@ fn serve() -> io::Result<()> {
     }
 }
 
-fn accept(listener: &TcpListener, count: usize) -> io::Result<Vec<TcpStream>> {
+/// Each says a byte and is greeted: whoever connects waits for that before it makes the next connection. Without it a busy
+/// system hands connections out in another order than they were made in, and members would sit in each other's groups.
+fn accept(listener: &TcpListener, count: usize, greeting: &[u8]) -> io::Result<Vec<TcpStream>> {
     let one = |_| {
-        let (socket, _) = listener.accept()?;
+        let (mut socket, _) = listener.accept()?;
         socket.set_nodelay(true)?;
+        socket.read_exact(&mut [0])?;
+        socket.write_all(greeting)?;
         Ok(socket)
     };
     (0..count).map(one).collect()

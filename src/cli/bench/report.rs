@@ -61,8 +61,13 @@ impl Figures {
         }
     }
 
-    fn latency(&self) -> Value {
+    pub(super) fn latency(&self) -> Value {
         let [p50, p99, p99_9] = self.latency_us.map(|spread| round(spread.median));
+        json!({"p50": p50, "p99": p99, "p99_9": p99_9})
+    }
+
+    fn latency_ranges(&self) -> Value {
+        let [p50, p99, p99_9] = self.latency_us.map(|spread| range(Some(spread)));
         json!({"p50": p50, "p99": p99, "p99_9": p99_9})
     }
 }
@@ -73,6 +78,7 @@ pub(super) struct Ratios {
     pub(super) cpu: Option<Spread>,
     pub(super) p50: Spread,
     pub(super) p99: Spread,
+    pub(super) p99_9: Spread,
 }
 
 impl Ratios {
@@ -87,6 +93,7 @@ impl Ratios {
             cpu: Spread::of(pairs().map(|(ours, other)| Some(ours.cpu_us()? / other.cpu_us()?))),
             p50: ratio(Sample::p50_us),
             p99: ratio(Sample::p99_us),
+            p99_9: ratio(Sample::p99_9_us),
         }
     }
 
@@ -143,6 +150,8 @@ impl Report {
         let mut spread = Map::new();
         spread.insert(per_second, range(Some(figures.per_second)));
         spread.insert(cpu("server"), range(figures.cpu_us));
+        spread.insert(cpu("raw"), range(Figures::of(raw).cpu_us));
+        spread.insert("latency_us".to_owned(), figures.latency_ranges());
         spread.insert("ratio_to_raw".to_owned(), range(headline));
         put("spread".to_owned(), Value::Object(spread));
         put("machine".to_owned(), machine());
@@ -228,7 +237,7 @@ pub(super) fn machine() -> Value {
     json!({"cores": cores, "kernel": kernel.trim(), "version": env!("CARGO_PKG_VERSION")})
 }
 
-fn range(spread: Option<Spread>) -> Value {
+pub(super) fn range(spread: Option<Spread>) -> Value {
     json!(spread.map(|spread| [round(spread.lowest), round(spread.highest)]))
 }
 
@@ -241,7 +250,7 @@ pub(super) fn round(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-fn with_range(spread: &Spread) -> String {
+pub(super) fn with_range(spread: &Spread) -> String {
     format!("{} ({}–{})", number(spread.median), number(spread.lowest), number(spread.highest))
 }
 

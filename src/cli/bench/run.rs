@@ -65,14 +65,23 @@ pub(super) fn in_turns<S>(
     load: &Load,
     turn: &mut Turn<'_, S>,
 ) -> Result<Measured<S>, Failure> {
+    in_a_place(options.directory.as_deref(), load.senders + load.receivers(), |directory, interrupt| {
+        rounds(start(options, load, directory)?, repeat, interrupt, turn)
+    })
+}
+
+/// Measures in a directory of its own, with the descriptors that the connections need, and takes everything away again:
+/// whatever is started must be gone when `measure` returns.
+pub(super) fn in_a_place<T>(
+    directory: Option<&Path>,
+    connections: usize,
+    measure: impl FnOnce(&Path, &Interrupt) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let interrupt = Interrupt::catch()?;
-    raise_descriptors(load.senders + load.receivers())?;
-    let directory = match &options.directory {
-        Some(place) => tempfile::tempdir_in(place),
-        None => tempfile::tempdir(),
-    };
+    raise_descriptors(connections)?;
+    let directory = directory.map_or_else(tempfile::tempdir, tempfile::tempdir_in);
     let directory = directory.map_err(|error| failed(format!("no temporary directory: {error}")))?;
-    let outcome = rounds(start(options, load, directory.path())?, repeat, &interrupt, turn);
+    let outcome = measure(directory.path(), &interrupt);
     // The processes are gone by now, and the directory goes. What an interrupted step says is no news.
     interrupt.check().and(outcome)
 }

@@ -30,7 +30,8 @@ impl Server {
         }
     }
 
-    fn running(name: &str, options: &ServerOptions) -> Result<Self, Failure> {
+    /// One that runs already.
+    pub(super) fn running(name: &str, options: &ServerOptions) -> Result<Self, Failure> {
         let resolved = name.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
         let address =
             resolved.ok_or_else(|| Failure::usage(format!("--server {name} is no address: say HOST:PORT")))?;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::create::Create;
 use super::fanout::Fanout;
+use super::flood::FloodBench;
 use super::idle::{Cost, Idle, cost_of};
 use super::latency::Latency;
 use super::options::{Repeat, RunOptions, Seconds};
@@ -28,12 +29,11 @@ const SIZES: [u32; 3] = [10, 100, 1_000];
 const BURST: u32 = 100_000;
 
 /// What is measured elsewhere, and where.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 4] = [
     ("sustained creates until the index has caught up with a million groups", "docs/benchmarks.md, Growth"),
-    ("the journal alone, 64 and 1,024 outstanding", "cargo test --release --lib figures -- --ignored"),
+    ("the journal alone, 64 and 1,024 outstanding", "cargo bench --features benching --bench journal"),
     ("cost with a million groups against ten thousand", "docs/benchmarks.md, Growth"),
     ("open with a million groups", "docs/benchmarks.md, Growth"),
-    ("p99 of small groups beside a flooded one", "not measured yet"),
 ];
 
 /// Measure everything that has a target, and print what was reached
@@ -111,6 +111,7 @@ impl Targets {
         self.fan_out(&mut table)?;
         self.one_at_a_time(&mut table)?;
         self.latency(&mut table)?;
+        self.flood(&mut table)?;
         self.create(&mut table)?;
         self.durable(&mut table)?;
         self.idle(&mut table)?;
@@ -204,6 +205,27 @@ impl Targets {
                 table.note(measured.absent);
             }
         }
+        Ok(())
+    }
+
+    fn flood(&self, table: &mut Table) -> Result<(), Failure> {
+        let large = self.members_max;
+        let bench = FloodBench {
+            large,
+            window: 64,
+            groups: 100,
+            members: 10,
+            rate: 2_000,
+            stored: false,
+            bytes: 200,
+            seconds: self.seconds(),
+            repeat: self.repeat,
+            server: self.run.server.clone(),
+            directory: self.run.directory.clone(),
+        };
+        let ratio = bench.measure()?.p99_to_quiet().median;
+        let what = format!("signals to groups of 10 while one of {large} is flooded: p99 against quiet");
+        table.rows.push(Row::of(what, Bound::AtMost(2.0), "×", Some(ratio)));
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! The raw limit, as the generator sees it: requests and pushes are as long as roundtable's, and pushes are the same
 //! frames, so the same code receives them.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::ChildStdin;
 
-use super::super::child::Child;
+use roundtable::wire::Push;
+
+use super::super::child::{Child, PATIENCE};
 use super::super::failed;
 use super::super::raw::Plan;
 use super::roundtable::{Frames, cut};
@@ -14,9 +15,8 @@ use super::{Cut, Load, Peer, Seat, Task};
 use crate::cli::failure::Failure;
 
 pub(in crate::cli::bench) struct RawLimit {
-    child: Child,
-    /// It ends when this does.
-    _input: ChildStdin,
+    /// It ends when its input does; none if somebody else has started it.
+    process: Option<(Child, ChildStdin)>,
     address: SocketAddr,
     task: Task,
     request: Vec<u8>,
@@ -27,7 +27,10 @@ impl RawLimit {
         let Frames { request, push, answer } = Frames::of(load);
         let durable = !matches!(load.task, Task::Signal | Task::Idle);
         let pushes = load.receivers() > 0;
+        let mut greeting = Vec::new();
+        Push::Ready.encode_frame(&mut greeting);
         let plan = Plan {
+            greeting,
             senders: load.senders,
             groups: if pushes { load.groups.max(1) } else { 0 },
             members: load.members,
@@ -36,24 +39,17 @@ impl RawLimit {
             push,
             file: durable.then(|| directory.join("raw")),
         };
-        let program = std::env::current_exe().map_err(|error| failed(format!("where is this program? {error}")))?;
-        let mut command = Command::new(program);
-        command.args(["bench", "raw"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let (child, input, line) = start(command, &plan)?;
+        let (child, input, said) = Child::own("raw", &plan, |line| line.starts_with("listening on "))?;
+        let line = said.await_ready(PATIENCE)?;
         let address = line.rsplit(' ').next().and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| failed(format!("the raw limit says no address: {line}")))?;
-        Ok(Self { child, _input: input, address, task: load.task, request })
+        Ok(Self { process: Some((child, input)), address, task: load.task, request })
     }
-}
 
-fn start(command: Command, plan: &Plan) -> Result<(Child, ChildStdin, String), Failure> {
-    let mut line = serde_json::to_string(plan).map_err(|error| failed(error.to_string()))?;
-    line.push('\n');
-    let (mut child, said) = Child::begin("raw", command, |line| line.starts_with("listening on "))?;
-    let mut input = child.input().ok_or_else(|| failed("the raw limit has no input"))?;
-    input.write_all(line.as_bytes()).map_err(|error| failed(format!("the raw limit reads nothing: {error}")))?;
-    let line = said.await_ready()?;
-    Ok((child, input, line))
+    /// One that somebody else has started, for the same load.
+    pub(in crate::cli::bench) fn running(load: &Load, address: SocketAddr) -> Self {
+        Self { process: None, address, task: load.task, request: Frames::of(load).request }
+    }
 }
 
 impl Peer for RawLimit {
@@ -62,7 +58,7 @@ impl Peer for RawLimit {
     }
 
     fn process(&self) -> Option<u32> {
-        Some(self.child.id())
+        self.process.as_ref().map(|(child, _)| child.id())
     }
 
     fn address(&self) -> SocketAddr {
@@ -72,7 +68,8 @@ impl Peer for RawLimit {
     fn begin(&mut self, _round: usize) {}
 
     fn opening(&mut self, _seat: Seat, _number: usize) -> Vec<u8> {
-        Vec::new()
+        // It only has to say that it is there.
+        vec![0]
     }
 
     fn request(&mut self, _sender: usize, group: usize, out: &mut Vec<u8>) {

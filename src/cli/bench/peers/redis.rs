@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::super::sample;
 use super::process::{Process, Recipe, Speaks};
-use super::roundtable::Frames;
+use super::roundtable::{Frames, POOL_USERS};
 use super::{Cut, Item, Load, Peer, Seat, Started, Task};
 use crate::cli::failure::Failure;
 
@@ -67,7 +67,7 @@ impl Redis {
             Task::CreateOnline => (0..self.load.members).map(|number| self.user(number)).collect(),
             // Spread over as many users as roundtable's are.
             _ => (1..=sample::count(self.load.members))
-                .map(|place| format!("pool-{:06}", self.requests.wrapping_mul(7_919 * place) % 100_000))
+                .map(|place| format!("pool-{:06}", self.requests.wrapping_mul(7_919 * place) % POOL_USERS))
                 .collect(),
         };
         let mut arguments: Vec<&[u8]> = vec![&self.packet];

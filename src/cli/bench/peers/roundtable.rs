@@ -1,7 +1,8 @@
 //! roundtable itself, by its own wire format.
 //!
 //! Senders are connections of one service that acts for users, as the backends of a cluster do: rates that bound what
-//! one person may send do not hold for them. Users are new in each round, so no group of an earlier one is theirs.
+//! one person may send do not hold for them. Users are new in each round of each run, so no group of an earlier one is
+//! theirs, on a server that runs already either.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,12 +23,18 @@ use crate::cli::failure::Failure;
 const TITLE: &str = "bench";
 const SERVICE: &str = "bench";
 /// Users of whom groups off line are made: so many that nobody comes near the quota of groups.
-const POOL_USERS: u64 = 100_000;
+pub(super) const POOL_USERS: u64 = 200_000;
+/// Marks of rounds, of four letters and digits.
+const MARKS: usize = 36_usize.pow(4);
+/// More rounds than there can be.
+const ROUNDS_MAX: usize = 10_000;
 const TOKEN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 
 pub(in crate::cli::bench) struct Roundtable {
     server: Server,
     load: Load,
+    /// What the rounds of this run are counted from, below `MARKS / 2`; random.
+    first_round: usize,
     round: usize,
     key: LocalKey,
     key_args: KeyArgs,
@@ -55,13 +62,15 @@ impl Roundtable {
         let service = grant(&key_args, user(SERVICE), Role::Service, None, TOKEN_TTL);
         let service_token = mint(&key, &service);
         let operations = OperationId::random().as_bytes().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes));
+        let first_round = usize::try_from(operations).unwrap_or(0) % (MARKS / 2 - ROUNDS_MAX);
         let frames = Frames::of(&load);
         let lengths = Lengths { request: frames.request.len(), push: frames.push.len() };
         Ok(Self {
             lengths,
             server,
             load,
-            round: 0,
+            first_round,
+            round: first_round,
             key,
             key_args,
             service_token,
@@ -71,6 +80,12 @@ impl Roundtable {
             operation: 0,
             dice: operations | 1,
         })
+    }
+
+    /// Its users are others than those of any that is not apart, whatever the rounds.
+    pub(in crate::cli::bench) fn apart(mut self) -> Self {
+        self.first_round += MARKS / 2;
+        self
     }
 
     fn next_operation(&mut self) -> OperationId {
@@ -106,12 +121,18 @@ fn user(name: &str) -> UserId {
 }
 
 fn member(round: usize, number: usize) -> UserId {
-    user(&format!("member-{round:04}-{number:06}"))
+    user(&format!("member-{}-{number:06}", mark(round)))
+}
+
+/// Four letters and digits that tell rounds apart.
+fn mark(round: usize) -> String {
+    let digit = |power: u32| char::from_digit(u32::try_from(round / 36_usize.pow(power) % 36).unwrap_or(0), 36);
+    (0..4).rev().filter_map(digit).collect()
 }
 
 /// The member of a group who sends, off line itself.
 fn speaker(round: usize, group: usize) -> UserId {
-    user(&format!("sender-{round:04}-{group:05}"))
+    user(&format!("sender-{}-{group:05}", mark(round)))
 }
 
 fn body(bytes: usize) -> Vec<u8> {
@@ -132,7 +153,7 @@ impl Peer for Roundtable {
     }
 
     fn begin(&mut self, round: usize) {
-        self.round = round;
+        self.round = self.first_round + round;
         self.groups.clear();
         self.signals.clear();
     }
@@ -322,5 +343,19 @@ impl Frames {
             push.clear();
         }
         Self { request, push, answer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_have_users_of_their_own_and_names_of_one_length() {
+        let rounds = [0, 1, 35, 36, MARKS / 2 - 1, MARKS / 2, MARKS - 1];
+        let names: std::collections::BTreeSet<_> = rounds.iter().map(|round| member(*round, 7)).collect();
+        assert_eq!(names.len(), rounds.len());
+        assert!(names.iter().all(|name| name.as_str().len() == member(0, 0).as_str().len()), "{names:?}");
+        assert_eq!(member(MARKS - 1, 7).as_str(), "member-zzzz-000007");
     }
 }

@@ -1,0 +1,154 @@
+//! The real server over one data directory: started, asked, stopped, killed.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use roundtable::client::{Client, ConnectOptions};
+use roundtable::ids::{Role, UserId};
+use roundtable::limits::SEGMENT_BYTES_DEFAULT;
+use roundtable::token::{Grant, LocalKey, mint};
+
+const CLUSTER: &str = "roundtable";
+/// Between two questions whether the index has everything: longer than the quiet time behind which it flushes.
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+/// How long the index may take to have everything, and an answer may wait behind that.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+
+/// A server; killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) until_listening: Duration,
+}
+
+/// What it says and holds, in bytes.
+pub(crate) struct Bytes {
+    pub(crate) journal: u64,
+    pub(crate) index: u64,
+    pub(crate) resident: u64,
+    pub(crate) private: u64,
+}
+
+impl Server {
+    /// Starts one on a data directory and waits until it listens.
+    pub(crate) fn start(data: &Path) -> Self {
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).env("ROUNDTABLE_LOG", "error");
+        let started = Instant::now();
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
+        let until_listening = started.elapsed();
+        let address = line.trim().rsplit(' ').next().and_then(|text| text.parse().ok()).expect("an address");
+        Self { child, address, data: data.to_owned(), started, until_listening }
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection of somebody, by the server's own key.
+    pub(crate) fn client(&self, name: &str, role: Role) -> Client {
+        let key = LocalKey::open(&self.data.join("keys")).expect("the server made its key");
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() * 1_000;
+        let grant = Grant {
+            user: UserId::new(name).expect("legal"),
+            role,
+            device: None,
+            cluster: CLUSTER.to_owned(),
+            valid_from_ms: now_ms - 1_000,
+            expires_at_ms: now_ms + 12 * 3_600_000,
+        };
+        let mut options = ConnectOptions::new(self.address.to_string(), mint(&key, &grant));
+        options.timeout = PATIENCE;
+        Client::connect(options).expect("it answers")
+    }
+
+    /// CPU of all its threads so far, in microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process())).expect("it runs").flatten();
+        let text = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("schedstat")).ok();
+        let nanoseconds = |text: String| text.split_whitespace().next()?.parse::<f64>().ok();
+        threads.filter_map(text).filter_map(nanoseconds).sum::<f64>() / 1e3
+    }
+
+    /// Written bytes of the journal, as it says itself.
+    fn journal_bytes(operator: &mut Client) -> u64 {
+        (stat(operator, "journal_segment_count") - 1) * SEGMENT_BYTES_DEFAULT
+            + stat(operator, "journal_end_offset_bytes")
+    }
+
+    /// Waits until the index has everything on the disk, and says what all of it takes.
+    pub(crate) fn settle(&self) -> Bytes {
+        let mut operator = self.client("root", Role::Operator);
+        let begun = Instant::now();
+        while stat(&mut operator, "index_dirty_count") + stat(&mut operator, "index_backlog_bytes") > 0 {
+            assert!(begun.elapsed() < PATIENCE, "the index never has everything");
+            // This only paces the questions: the index flushes when nobody has asked for a while.
+            operator.next_event(Some(SETTLE_PAUSE)).expect("it runs");
+        }
+        Bytes {
+            journal: Self::journal_bytes(&mut operator),
+            index: bytes_below(&self.data.join("index")),
+            resident: self.memory("status", "VmRSS:"),
+            private: self.memory("smaps_rollup", "Private_Dirty:"),
+        }
+    }
+
+    fn memory(&self, file: &str, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.process())).expect("it runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel says it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn stop(mut self) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it is there");
+        assert!(self.child.wait().expect("it ends").success(), "a clean stop");
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is there");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program as users run it, told nothing by the environment.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roundtable"));
+    for name in ["SERVER", "TOKEN", "DATA", "CLUSTER"] {
+        command.env_remove(format!("ROUNDTABLE_{name}"));
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn stat(operator: &mut Client, name: &str) -> u64 {
+    let stats = operator.stats().expect("an operator may ask");
+    stats.iter().find(|stat| stat.name == name).map(|stat| stat.value).expect("the server counts it")
+}
+
+/// Bytes that all files below a directory take on the disk.
+fn bytes_below(directory: &Path) -> u64 {
+    let items = std::fs::read_dir(directory).expect("a directory").flatten().map(|item| item.path());
+    // sled renames and removes files while they are counted.
+    items
+        .filter_map(|path| Some((std::fs::metadata(&path).ok()?, path)))
+        .map(|(metadata, path)| if metadata.is_dir() { bytes_below(&path) } else { metadata.blocks() * 512 })
+        .sum()
+}
