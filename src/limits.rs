@@ -37,6 +37,8 @@ pub const FRAME_BYTES_MAX_SERVER: usize = 1024 * 1024;
 pub const FRAME_BYTES_COPIED_MAX: usize = 4 * 1024;
 /// Recipients up to which small frames are copied; what more than these get is shared whatever its size.
 pub const RECIPIENTS_COPIED_MAX: usize = 16;
+/// Recipients up to which a frame is for few: what more than these get is a crowd, which others take turns with.
+pub const RECIPIENTS_FEW_MAX: usize = 64;
 /// Bytes that are gathered for the same connections before they are put into their buffers.
 pub const BURST_BYTES_MAX: usize = OUTPUT_BYTES_SOFT / 2;
 /// Bytes of pushes, each counted once, that become visible before every connection with output has been written: no

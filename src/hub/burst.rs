@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::connection::ConnectionKey;
+use super::dirty::Company;
 use super::outbox::SharedFrame;
 use crate::ids::{GroupId, UserId};
-use crate::limits::{BURST_BYTES_MAX, FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX};
+use crate::limits::{
+    BURST_BYTES_MAX, FRAME_BYTES_COPIED_MAX, OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RECIPIENTS_FEW_MAX,
+};
 
 /// Connections that have a part of a burst before the others; with more, all are given it.
 const AHEAD_MAX: usize = 64;
@@ -130,10 +133,11 @@ impl Hub {
             }
             return;
         }
+        let company = if takers.len() > RECIPIENTS_FEW_MAX { Company::Crowd } else { Company::Few };
         let shared = SharedFrame::new(frames);
         for key in takers {
             match given(&ahead, key) {
-                0 => self.append_shared(key, &shared),
+                0 => self.append_shared(key, &shared, company),
                 given => self.append_rest(key, shared.bytes(), given),
             }
         }
@@ -170,7 +174,7 @@ impl Hub {
     }
 
     /// Appends a frame without copying it. It counts once, as long as some connection has it.
-    pub(super) fn append_shared(&mut self, key: ConnectionKey, frame: &Arc<SharedFrame>) {
+    pub(super) fn append_shared(&mut self, key: ConnectionKey, frame: &Arc<SharedFrame>, company: Company) {
         self.catch_burst_up(key);
         let Some(connection) = self.connections.find_mut(key) else { return };
         if connection.closing {
@@ -178,7 +182,7 @@ impl Hub {
         }
         let before = connection.outbox.bytes();
         self.output_bytes += connection.outbox.append_shared(frame);
-        self.after_append(key, before);
+        self.after_append(key, before, company);
     }
 }
 

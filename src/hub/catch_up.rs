@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Hub;
 use super::connection::{Basis, Behind, Collecting, ConnectionKey, Loading, Notices, Presence};
+use super::dirty::Company;
 use super::outbox::SharedFrame;
 use super::reads::PendingRead;
 use super::task::Task;
@@ -254,7 +255,7 @@ impl Hub {
         let head = group.durable_head;
         if let Some((_, _, frame)) = group.packet.as_ref().filter(|packet| (packet.0, packet.1) == (head, from)) {
             let frame = frame.clone();
-            return self.append_shared(key, &frame);
+            return self.append_shared(key, &frame, Company::Few);
         }
         let mut frame = Vec::new();
         Push::GroupPacket(GroupPacket::of(&group.durable, head, from)).encode_frame(&mut frame);
@@ -263,7 +264,7 @@ impl Hub {
         }
         let frame = SharedFrame::new(frame);
         group.packet = Some((head, from, frame.clone()));
-        self.append_shared(key, &frame);
+        self.append_shared(key, &frame, Company::Few);
     }
 
     /// A group that something is owed about cannot be loaded: nothing can be told of it. One that is damaged stays

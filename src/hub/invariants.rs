@@ -56,8 +56,7 @@ impl Hub {
             assert!(self.timers.contains(&(connection.timer_ms, key)));
             let is_stuck = connection.stuck_since_ms.is_some();
             assert!(!is_stuck || connection.closing || !connection.outbox.is_empty(), "what is stuck waits");
-            let queued = self.dirty.iter().filter(|other| **other == key).count();
-            assert_eq!(queued, usize::from(connection.dirty), "a dirty connection is queued once");
+            assert_eq!(self.dirty.times(key), usize::from(connection.dirty), "a dirty connection is queued once");
             assert_eq!(self.held_back.contains(&key), connection.held_back);
             self.check_presence(key, connection);
         }

@@ -21,6 +21,7 @@ mod catch_up;
 mod changes;
 mod connection;
 mod directory;
+mod dirty;
 mod feed;
 mod group;
 mod hello;
@@ -64,6 +65,7 @@ use burst::Burst;
 use cache::Cache;
 use connection::{Connection, Connections, State};
 use directory::Directory;
+use dirty::{Company, Dirty};
 use feed::Feeds;
 use group::Slot;
 use marks::Marks;
@@ -139,7 +141,7 @@ pub struct Hub {
     full: BTreeMap<UserId, u32>,
     requests: VecDeque<StoreRequest>,
     audits: VecDeque<Audit>,
-    dirty: VecDeque<ConnectionKey>,
+    dirty: Dirty,
     finished: VecDeque<ConnectionKey>,
     closed: VecDeque<ConnectionKey>,
     resumed: VecDeque<ConnectionKey>,
@@ -188,7 +190,7 @@ impl Hub {
             full: BTreeMap::new(),
             requests: VecDeque::new(),
             audits: VecDeque::new(),
-            dirty: VecDeque::new(),
+            dirty: Dirty::default(),
             finished: VecDeque::new(),
             closed: VecDeque::new(),
             resumed: VecDeque::new(),
@@ -285,7 +287,8 @@ impl Hub {
             && !connection.dirty
         {
             connection.dirty = true;
-            self.dirty.push_back(key);
+            // What it did not take at once waits with those who wait anyhow.
+            self.dirty.push(key, Company::Crowd);
         }
     }
 
@@ -367,14 +370,15 @@ impl Hub {
     /// The next connection that has something to write since it was last given here: what becomes of it is told by
     /// [`Hub::handle_written`], [`Hub::handle_blocked`] or [`Hub::handle_closed`].
     pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
-        while let Some(key) = self.dirty.pop_front() {
-            self.releases.note_write(self.dirty.len() + 1);
+        loop {
+            let waiting = self.dirty.lengths();
+            let (key, company) = self.dirty.pop()?;
+            self.releases.note_write(waiting, company);
             if let Some(connection) = self.connections.find_mut(key) {
                 connection.dirty = false;
                 return Some(key);
             }
         }
-        None
     }
 
     /// The next connection on which everything is written that ever will be: its writing side is to be shut down. What
@@ -451,10 +455,10 @@ impl Hub {
         }
         let before = connection.outbox.bytes();
         self.output_bytes += connection.outbox.append_with(encode);
-        self.after_append(key, before);
+        self.after_append(key, before, Company::Few);
     }
 
-    fn after_append(&mut self, key: ConnectionKey, before: usize) {
+    fn after_append(&mut self, key: ConnectionKey, before: usize, company: Company) {
         let Some(connection) = self.connections.find_mut(key) else { return };
         let hard = match connection.state {
             State::Unauthenticated => OUTPUT_BYTES_UNAUTHENTICATED,
@@ -468,7 +472,7 @@ impl Hub {
         }
         if !connection.dirty {
             connection.dirty = true;
-            self.dirty.push_back(key);
+            self.dirty.push(key, company);
         }
         if before == 0 {
             connection.stuck_since_ms = None;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Hub;
 use super::burst::Audience;
 use super::connection::{Behind, ConnectionKey, Connections, Presence};
+use super::dirty::{Company, Lengths};
 use super::task::{Caller, OperationKey, Task};
 use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, UserId};
@@ -59,7 +60,7 @@ struct Slice {
     bytes: usize,
     pushes: usize,
     /// Connections that are still to be written, once the first was.
-    unwritten: Option<usize>,
+    unwritten: Option<Lengths>,
 }
 
 impl Default for Slice {
@@ -108,11 +109,11 @@ impl Releases {
     }
 
     /// One of the connections with output is about to be written; so many there are with it. Those that had output
-    /// when the slice was begun come first: behind the last of them the next slice may begin.
-    pub(super) fn note_write(&mut self, dirty: usize) {
-        let unwritten = self.slice.unwritten.unwrap_or(dirty).saturating_sub(1);
-        self.slice.unwritten = Some(unwritten);
-        if unwritten == 0 {
+    /// when the slice was begun come first in their company: behind the last of them the next slice may begin.
+    pub(super) fn note_write(&mut self, dirty: Lengths, company: Company) {
+        let unwritten = self.slice.unwritten.get_or_insert(dirty);
+        unwritten.count(company);
+        if unwritten.is_zero() {
             self.slice = Slice::default();
         }
     }

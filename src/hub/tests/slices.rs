@@ -1,9 +1,11 @@
 //! Fan-out in slices, and shared: what one turn may put into buffers, and what very many recipients cost.
 
+use std::collections::BTreeSet;
+
 use super::world::{Got, Peer, Reading, World, users};
 use crate::hub::outbox::REFERENCE_BYTES;
 use crate::ids::GroupId;
-use crate::limits::{OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RELEASED_BYTES_PER_ROUND};
+use crate::limits::{OUTPUT_BYTES_SOFT, RECIPIENTS_COPIED_MAX, RECIPIENTS_FEW_MAX, RELEASED_BYTES_PER_ROUND};
 use crate::store::Event;
 use crate::wire::{Push, Reply, Request};
 
@@ -186,4 +188,31 @@ fn signals_of_one_piece_go_to_everybody_else_and_to_nobody_who_fell_behind_betwe
     let heard = signals(world.got(slow));
     assert!((1..10).contains(&heard.len()), "{heard:?}");
     assert_eq!(heard, (0..10).take(heard.len()).collect::<Vec<_>>(), "the first ones");
+}
+
+#[test]
+fn who_is_told_in_a_small_group_does_not_wait_for_all_of_a_large_one_and_they_get_every_other_turn() {
+    let mut world = World::slow();
+    let (alice, readers, large) = with_readers(&mut world, 4 * RECIPIENTS_FEW_MAX);
+    let (bob, carols): (Peer, Vec<Peer>) =
+        (world.open("bob", "phone"), (0..9).map(|number| world.online(&format!("carol-{number}"), "phone")).collect());
+    let names: Vec<String> = (0..9).map(|number| format!("carol-{number}")).collect();
+    let request = world.create_request("", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.ask(bob, &request);
+    world.sync();
+    let small = carols.iter().map(|carol| world.packet(*carol).group).next_back().unwrap();
+    for (peer, group) in [(alice, large), (bob, small)] {
+        let mut frame = Vec::new();
+        Request::Signal { group, body: b"x"[..].into() }.encode_frame(&mut frame, 77);
+        let key = world.key(peer);
+        world.hub.handle_bytes(key, &frame, world.now);
+    }
+    let order: Vec<_> = std::iter::from_fn(|| world.hub.poll_dirty()).collect();
+    assert_eq!(order.len(), readers.len() + carols.len());
+    let of_small: BTreeSet<_> = carols.iter().map(|carol| world.key(*carol)).collect();
+    let of_small: Vec<usize> = (0..order.len()).filter(|at| of_small.contains(&order[*at])).collect();
+    assert!(of_small.windows(2).all(|pair| pair[1] == pair[0] + 2) && of_small[0] <= 1, "{of_small:?}");
+    readers.into_iter().chain(carols).for_each(|peer| _ = world.take(peer, usize::MAX));
+    world.turn();
+    world.hub.check_idle();
 }
