@@ -163,9 +163,9 @@ const _: () = assert!(DRAIN_MS < STOP_MS);
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Descriptors kept back for the journal, the index, and the program itself.
 pub const DESCRIPTORS_RESERVED: usize = 64;
-/// Connections written in one turn of the loop: about a millisecond's worth, behind which what has come meanwhile is
-/// looked at before the others are written.
-pub const WRITES_PER_TURN: usize = 128;
+/// Connections written in one turn of the loop: about a quarter of a millisecond's worth, behind which what has come
+/// meanwhile is looked at before the others are written.
+pub const WRITES_PER_TURN: usize = 32;
 /// Bytes read from one connection in one turn of the loop.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 
