@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::running::give_way;
 use super::waiting::Waiting;
 use super::{Backlog, Clock, Report, journal};
 use crate::ids::UserId;
@@ -143,7 +144,9 @@ impl<D: Disk> IndexThread<D> {
         }
     }
 
+    /// Runs until storage stops, giving way to the threads for which somebody waits.
     pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), String> {
+        give_way();
         let outcome = self.turns(queue);
         self.links.backlog.give_up();
         if let Err(message) = &outcome {

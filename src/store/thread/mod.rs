@@ -49,7 +49,7 @@ use super::{Event, GroupQuota, OpenError, Request, Retention};
 use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN, STOP_MS};
 #[cfg(test)]
 use journal::SealedLog;
-use running::{Running, give_way};
+use running::Running;
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -204,11 +204,7 @@ impl Storage {
             }
         };
         running.spawn(JOURNAL, move || journal.run(&commit_queue), panicked());
-        let follow = move || {
-            give_way();
-            index.run(&look_up_queue)
-        };
-        running.spawn(INDEX, follow, panicked());
+        running.spawn(INDEX, move || index.run(&look_up_queue), panicked());
         let make_spares = move || {
             spare.run();
             Ok(())

@@ -25,8 +25,8 @@ pub(super) struct Running {
 
 /// Lets the present thread, and those that it starts, give way where there is more to do than there are cores.
 pub(super) fn give_way() {
-    // On Linux a priority belongs to a thread, and nobody is the thread itself. Where it is refused nothing is lost.
-    let _ = rustix::process::setpriority_process(None, NICE);
+    // On Linux a priority belongs to a thread. Where the system refuses nothing is lost.
+    let _ = rustix::process::nice(NICE);
 }
 
 impl Default for Running {
