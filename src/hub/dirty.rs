@@ -20,8 +20,8 @@ pub(super) enum Company {
 pub(super) struct Dirty {
     few: VecDeque<ConnectionKey>,
     crowd: VecDeque<ConnectionKey>,
-    /// Whose turn it was last.
-    last: Option<Company>,
+    /// Whether the turn is the crowd's.
+    is_crowds_turn: bool,
 }
 
 /// Connections in each of the queues.
@@ -49,25 +49,23 @@ impl Lengths {
 impl Dirty {
     /// Puts a connection behind those that came in the same company. It must not be in here.
     pub(super) fn push(&mut self, key: ConnectionKey, company: Company) {
-        match company {
-            Company::Few => self.few.push_back(key),
-            Company::Crowd => self.crowd.push_back(key),
-        }
+        self.queue(company).push_back(key);
     }
 
     /// The next one, and where it stood.
     pub(super) fn pop(&mut self) -> Option<(ConnectionKey, Company)> {
-        let company = match self.last {
-            Some(Company::Few) if !self.crowd.is_empty() => Company::Crowd,
-            _ if self.few.is_empty() => Company::Crowd,
-            _ => Company::Few,
-        };
-        self.last = Some(company);
-        let key = match company {
-            Company::Few => self.few.pop_front(),
-            Company::Crowd => self.crowd.pop_front(),
-        };
-        key.map(|key| (key, company))
+        let is_crowds = self.few.is_empty() || (self.is_crowds_turn && !self.crowd.is_empty());
+        let company = if is_crowds { Company::Crowd } else { Company::Few };
+        self.is_crowds_turn = !is_crowds;
+        let key = self.queue(company).pop_front()?;
+        Some((key, company))
+    }
+
+    fn queue(&mut self, company: Company) -> &mut VecDeque<ConnectionKey> {
+        match company {
+            Company::Few => &mut self.few,
+            Company::Crowd => &mut self.crowd,
+        }
     }
 
     pub(super) fn lengths(&self) -> Lengths {
