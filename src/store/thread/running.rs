@@ -10,8 +10,8 @@ use crate::store::index::sled::panic_text;
 
 type Outcome = Result<(), String>;
 
-/// By how much a thread of which nobody waits for the end of a turn gives way: it gets a tenth of a core that another
-/// thread wants whole.
+/// By how much a thread gives way whose work is mostly behind what people wait for: it gets a tenth of a core that
+/// another thread wants whole.
 const NICE: i32 = 10;
 
 /// Threads, each until it was heard to end.
