@@ -8,25 +8,28 @@
 //!
 //! `cargo bench --bench create`; `ROUNDTABLE_ROUNDS` sets the rounds for each size (default 200).
 
+#[path = "common/attach.rs"]
+mod attach;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/raw_file.rs"]
 mod raw_file;
 #[path = "common/raw_server.rs"]
 mod raw_server;
-#[path = "common/server.rs"]
-mod server;
 #[path = "common/turns.rs"]
 mod turns;
 
 use std::time::Duration;
 
+use attach::attach;
 use peers::Peers;
+use process::Process;
 use raw_file::RawFile;
 use raw_server::RawServer;
 use roundtable::ids::{OperationId, UserId};
 use roundtable::wire::{Deframer, FrameCaps, Kind, Push, Request};
-use server::Server;
 use turns::Turns;
 
 fn main() {
@@ -43,10 +46,10 @@ fn main() {
 
 fn measure(members: usize, rounds: usize) -> Turns {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(directory.path());
+    let server = Process::start(&directory.path().join("data"));
     let users: Vec<UserId> =
         (0..members).map(|number| UserId::new(&format!("member-{number:04}")).expect("legal")).collect();
-    let mut peers = Peers::new(users.iter().map(|user| server.attach(user)).collect());
+    let mut peers = Peers::new(users.iter().map(|user| attach(&server, user)).collect());
 
     let request = create_frame(&users);
     // The creator gets a reply before the packet.

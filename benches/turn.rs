@@ -9,26 +9,29 @@
 //!
 //! `cargo bench --bench turn`; `ROUNDTABLE_ROUNDS` sets the rounds (default 2,000).
 
+#[path = "common/attach.rs"]
+mod attach;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/raw_file.rs"]
 mod raw_file;
 #[path = "common/raw_server.rs"]
 mod raw_server;
-#[path = "common/server.rs"]
-mod server;
 #[path = "common/turns.rs"]
 mod turns;
 
 use std::path::Path;
 use std::time::Duration;
 
+use attach::attach;
 use peers::Peers;
+use process::Process;
 use raw_file::RawFile;
 use raw_server::RawServer;
 use roundtable::ids::{GroupId, OperationId, UserId};
 use roundtable::wire::{Deframer, FrameCaps, Kind, Push, Request};
-use server::Server;
 use turns::Turns;
 
 /// Who hears the one that sends.
@@ -45,10 +48,10 @@ fn main() {
         "what", "median", "p99", "raw median", "raw p99", "spread", "ratio"
     );
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(directory.path());
+    let server = Process::start(&directory.path().join("data"));
     let users: Vec<UserId> =
         (0..=OTHERS).map(|number| UserId::new(&format!("member-{number:04}")).expect("legal")).collect();
-    let mut peers = Peers::new(users.iter().map(|user| server.attach(user)).collect());
+    let mut peers = Peers::new(users.iter().map(|user| attach(&server, user)).collect());
     let group = create(&mut peers, users);
     // Neither an answer nor the signal comes to its sender.
     report("signal", &measure(&mut peers, rounds, None, &|| signal(group), |slot| usize::from(slot > 0)));

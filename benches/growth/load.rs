@@ -5,7 +5,8 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 
 use crate::figure::Figure;
-use crate::server::{Server, program};
+use crate::process::program;
+use crate::server::Server;
 
 /// Everything that one bench says.
 pub(crate) struct Found(Value);
@@ -39,7 +40,7 @@ impl Drop for Endless {
 fn command(server: &Server, arguments: &str) -> std::process::Command {
     let mut command = program();
     command.arg("bench").args(arguments.split_whitespace()).arg("--json");
-    command.args(["--server", &server.address.to_string(), "--server-pid", &server.process().to_string()]);
+    command.args(["--server", &server.address().to_string(), "--server-pid", &server.process().to_string()]);
     command.arg("--data").arg(&server.data).arg("--directory").arg(server.data.parent().expect("below a directory"));
     command
 }

@@ -13,6 +13,8 @@ mod figure;
 mod groups;
 mod load;
 mod online;
+#[path = "../common/process.rs"]
+mod process;
 mod server;
 
 use std::path::{Path, PathBuf};

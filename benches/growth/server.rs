@@ -1,18 +1,16 @@
 //! The real server over one data directory: started, asked, stopped, killed.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use roundtable::client::{Client, ConnectOptions};
 use roundtable::ids::{Role, UserId};
 use roundtable::limits::SEGMENT_BYTES_DEFAULT;
-use roundtable::token::{Grant, LocalKey, mint};
 
-const CLUSTER: &str = "roundtable";
+use crate::process::Process;
+
 /// Between two questions whether the index has everything: longer than the quiet time behind which it flushes.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the index may take to have everything, and an answer may wait behind that.
@@ -20,8 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 
 /// A server; killed when it is dropped.
 pub(crate) struct Server {
-    child: Child,
-    pub(crate) address: SocketAddr,
+    process: Process,
     pub(crate) data: PathBuf,
     pub(crate) started: Instant,
     pub(crate) until_listening: Duration,
@@ -38,34 +35,23 @@ pub(crate) struct Bytes {
 impl Server {
     /// Starts one on a data directory and waits until it listens.
     pub(crate) fn start(data: &Path) -> Self {
-        let mut command = program();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).env("ROUNDTABLE_LOG", "error");
         let started = Instant::now();
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
-        let until_listening = started.elapsed();
-        let address = line.trim().rsplit(' ').next().and_then(|text| text.parse().ok()).expect("an address");
-        Self { child, address, data: data.to_owned(), started, until_listening }
+        let process = Process::start(data);
+        Self { process, data: data.to_owned(), started, until_listening: started.elapsed() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process.address
     }
 
     pub(crate) fn process(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
-    /// A connection of somebody, by the server's own key.
+    /// A connection of somebody.
     pub(crate) fn client(&self, name: &str, role: Role) -> Client {
-        let key = LocalKey::open(&self.data.join("keys")).expect("the server made its key");
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() * 1_000;
-        let grant = Grant {
-            user: UserId::new(name).expect("legal"),
-            role,
-            device: None,
-            cluster: CLUSTER.to_owned(),
-            valid_from_ms: now_ms - 1_000,
-            expires_at_ms: now_ms + 12 * 3_600_000,
-        };
-        let mut options = ConnectOptions::new(self.address.to_string(), mint(&key, &grant));
+        let token = self.process.token(&UserId::new(name).expect("legal"), role);
+        let mut options = ConnectOptions::new(self.address().to_string(), token);
         options.timeout = PATIENCE;
         Client::connect(options).expect("it answers")
     }
@@ -109,33 +95,16 @@ impl Server {
 
     /// SIGTERM, and waits for the end.
     pub(crate) fn stop(mut self) {
-        let process = rustix::process::Pid::from_child(&self.child);
+        let process = rustix::process::Pid::from_child(&self.process.child);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it is there");
-        assert!(self.child.wait().expect("it ends").success(), "a clean stop");
+        assert!(self.process.child.wait().expect("it ends").success(), "a clean stop");
     }
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("it is there");
-        self.child.wait().expect("it ends");
+        self.process.child.kill().expect("it is there");
+        self.process.child.wait().expect("it ends");
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The program as users run it, told nothing by the environment.
-pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roundtable"));
-    for name in ["SERVER", "TOKEN", "DATA", "CLUSTER"] {
-        command.env_remove(format!("ROUNDTABLE_{name}"));
-    }
-    command.stdin(Stdio::null());
-    command
 }
 
 fn stat(operator: &mut Client, name: &str) -> u64 {
