@@ -11,7 +11,7 @@
 //! Where retention lets entries of this segment go, the slice has the new floor of their group. Written into the journal
 //! and folded, a slice changes what the next one sees; so one is under way at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::fold::mistaken;
 use super::{FoldError, Indexer};
@@ -70,6 +70,8 @@ struct Draft {
     bytes: usize,
     bytes_max: usize,
     floors: BTreeMap<GroupId, u64>,
+    /// Groups that one of the floors ends.
+    ended: BTreeSet<GroupId>,
     items: Vec<Carried>,
     operations: Vec<CarriedOperation>,
     marks: BTreeMap<(UserId, GroupId), (u64, u64)>,
@@ -87,7 +89,14 @@ impl Draft {
         self.items.push(carried);
     }
 
-    fn into_slice(self, basis_lsn: u64) -> Slice {
+    fn into_slice(mut self, basis_lsn: u64) -> Slice {
+        // A record may have been met before the entry whose age ends the group. It must not outlive the floor, which
+        // may stand at the end of a segment that is cleaned before the next.
+        self.items.retain(|item| match item {
+            Carried::Record(state) => !self.ended.contains(&state.record.group),
+            Carried::Memberships { group, .. } => !self.ended.contains(group),
+            _ => true,
+        });
         let mut carried = Vec::new();
         let floors: Vec<_> = self.floors.into_iter().collect();
         carried.extend(floors.chunks(CARRIED_LIST_MAX).map(|some| Carried::Floors(some.to_vec())));
@@ -120,6 +129,7 @@ impl<D: Disk> Indexer<D> {
             // Segments of tests are smaller than a batch.
             bytes_max: CARRIED_BYTES_PER_BATCH.min(self.reader.segment_bytes() / 8).max(pace.carried_bytes),
             floors: BTreeMap::new(),
+            ended: BTreeSet::new(),
             items: Vec::new(),
             operations: Vec::new(),
             marks: BTreeMap::new(),
@@ -202,6 +212,9 @@ impl<D: Disk> Indexer<D> {
         let floor = self.wanted_floor(draft, group, &state, entry.seq, written_ms)?;
         if floor > known {
             draft.bytes += if draft.floors.insert(group, floor).is_none() { 24 } else { 0 };
+        }
+        if floor > state.head {
+            draft.ended.insert(group);
         }
         if entry.seq >= floor {
             draft.push(Carried::Entry(CarriedEntry { group, running_ms: written_ms, entry }));
