@@ -74,7 +74,7 @@ impl Server {
     pub(crate) fn settle(&self) -> Bytes {
         let mut operator = self.client("root", Role::Operator);
         let begun = Instant::now();
-        while stat(&mut operator, "index_dirty_count") + stat(&mut operator, "index_backlog_bytes") > 0 {
+        while stat(&mut operator, "index_dirty_bytes") + stat(&mut operator, "index_backlog_bytes") > 0 {
             assert!(begun.elapsed() < PATIENCE, "the index never has everything");
             // This only paces the questions: the index flushes when nobody has asked for a while.
             operator.next_event(Some(SETTLE_PAUSE)).expect("it runs");

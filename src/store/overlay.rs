@@ -15,7 +15,39 @@ use std::ops::Bound;
 use super::index::{BATCH_BYTES_MAX, Batch, Direction, Index, IndexError};
 use super::tables::{AppliedValue, Stored, Value, applied_key};
 
-type Layer = BTreeMap<Vec<u8>, Option<Stored>>;
+/// Values that are not in the index, and about how much memory they take.
+#[derive(Default)]
+struct Layer {
+    values: BTreeMap<Vec<u8>, Option<Stored>>,
+    memory_bytes: usize,
+}
+
+impl Layer {
+    fn get(&self, key: &[u8]) -> Option<&Option<Stored>> {
+        self.values.get(key)
+    }
+
+    /// The value of a key, which is `stored` if nothing is said of it yet.
+    fn entry(&mut self, key: &[u8], stored: impl FnOnce() -> Option<Stored>) -> &mut Option<Stored> {
+        self.values.entry(key.to_vec()).or_insert_with(|| {
+            self.memory_bytes += memory_bytes(key);
+            stored()
+        })
+    }
+
+    fn put(&mut self, key: Vec<u8>, stored: Option<Stored>) {
+        let bytes = memory_bytes(&key);
+        if self.values.insert(key, stored).is_none() {
+            self.memory_bytes += bytes;
+        }
+    }
+
+    fn pop_last(&mut self) {
+        if let Some((key, _)) = self.values.pop_last() {
+            self.memory_bytes -= memory_bytes(&key);
+        }
+    }
+}
 
 /// The layers over an index.
 pub(crate) struct Overlay {
@@ -24,6 +56,15 @@ pub(crate) struct Overlay {
     frozen: Layer,
     /// What the frozen layer is the state after; `None` while there is no frozen layer.
     frozen_applied: Option<AppliedValue>,
+}
+
+/// One of the two layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// The one that changes go into.
+    Active,
+    /// The one that is being flushed.
+    Frozen,
 }
 
 /// Whether a flush has more to do.
@@ -38,7 +79,7 @@ pub(crate) enum Flush {
 impl Overlay {
     /// Nothing over `index`.
     pub(crate) fn new(index: Box<dyn Index>) -> Self {
-        Self { index, active: Layer::new(), frozen: Layer::new(), frozen_applied: None }
+        Self { index, active: Layer::default(), frozen: Layer::default(), frozen_applied: None }
     }
 
     /// Up to where the index itself has applied the journal.
@@ -69,21 +110,35 @@ impl Overlay {
 
     /// The value of a key, to be changed.
     pub(crate) fn edit(&mut self, key: &[u8]) -> Result<&mut Option<Stored>, IndexError> {
-        if !self.active.contains_key(key) {
-            let stored = self.value(key)?;
-            self.active.insert(key.to_vec(), stored);
-        }
-        self.active.get_mut(key).ok_or_else(|| IndexError("unreachable".to_owned()))
+        self.edit_in(Age::Active, key)
+    }
+
+    /// The same in one of the layers: in the frozen one only what the active one says nothing of.
+    pub(crate) fn edit_in(&mut self, age: Age, key: &[u8]) -> Result<&mut Option<Stored>, IndexError> {
+        let stored = if self.layer(age).values.contains_key(key) { None } else { self.value(key)? };
+        Ok(self.layer(age).entry(key, || stored))
     }
 
     /// Puts a value.
     pub(crate) fn put(&mut self, key: Vec<u8>, stored: Stored) {
-        self.active.insert(key, Some(stored));
+        self.put_in(Age::Active, key, stored);
+    }
+
+    /// The same in one of the layers.
+    pub(crate) fn put_in(&mut self, age: Age, key: Vec<u8>, stored: Stored) {
+        self.layer(age).put(key, Some(stored));
+    }
+
+    fn layer(&mut self, age: Age) -> &mut Layer {
+        match age {
+            Age::Active => &mut self.active,
+            Age::Frozen => &mut self.frozen,
+        }
     }
 
     /// Removes a value.
     pub(crate) fn remove(&mut self, key: Vec<u8>) {
-        self.active.insert(key, None);
+        self.active.put(key, None);
     }
 
     /// The item with the nearest key in `low` ..= `high`, from the low or from the high end.
@@ -121,7 +176,7 @@ impl Overlay {
     /// newer keys are lower and only the lowest is ever changed: it spares the index a scan for each packet.
     pub(crate) fn lowest_newest_first(&self, low: &[u8], high: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         for layer in [&self.active, &self.frozen] {
-            let mut range = layer.range(low.to_vec()..=high.to_vec());
+            let mut range = layer.values.range(low.to_vec()..=high.to_vec());
             if let Some((key, _)) = range.find(|(_, stored)| stored.is_some()) {
                 return Ok(Some(key.clone()));
             }
@@ -146,14 +201,14 @@ impl Overlay {
         Ok(items.into_iter().map(|(key, _)| key).find(inside))
     }
 
-    /// Values that are not flushed.
-    pub(crate) fn dirty(&self) -> usize {
-        self.active.len() + self.frozen.len()
+    /// Memory of what is in both layers, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.active.memory_bytes + self.frozen.memory_bytes
     }
 
-    /// Values that are not frozen.
-    pub(crate) fn active(&self) -> usize {
-        self.active.len()
+    /// Memory of what is in the active one.
+    pub(crate) fn active_bytes(&self) -> usize {
+        self.active.memory_bytes
     }
 
     /// Whether a frozen layer waits to be written.
@@ -168,24 +223,29 @@ impl Overlay {
         self.frozen_applied = Some(applied);
     }
 
-    /// Writes one batch of the frozen layer.
-    pub(crate) fn flush_step(&mut self) -> Result<Flush, IndexError> {
+    /// Whether the frozen layer has anything above a key.
+    pub(crate) fn has_frozen_above(&self, key: &[u8]) -> bool {
+        self.frozen.values.last_key_value().is_some_and(|(last, _)| last.as_slice() > key)
+    }
+
+    /// Writes one batch of the frozen layer: of what is above a key, if something is still to be added below.
+    pub(crate) fn flush_step(&mut self, above: Option<&[u8]>) -> Result<Flush, IndexError> {
         let Some(applied) = self.frozen_applied else { return Ok(Flush::Done) };
         let key = applied_key();
         let last = Stored { lsn: applied.lsn, value: Value::Applied(applied) }.encode(&key);
         let mut room = BATCH_BYTES_MAX - key.len() - last.len();
         let mut batch: Batch = Vec::new();
-        for (key, stored) in self.frozen.iter().rev() {
+        for (key, stored) in self.frozen.values.iter().rev() {
             let value = stored.as_ref().map(|stored| stored.encode(key));
             let bytes = key.len() + value.as_ref().map_or(0, Vec::len);
-            if bytes > room {
+            if bytes > room || above.is_some_and(|above| key.as_slice() <= above) {
                 break;
             }
             room -= bytes;
             batch.push((key.clone(), value));
         }
         let written = batch.len();
-        let done = written == self.frozen.len();
+        let done = above.is_none() && written == self.frozen.values.len();
         if done {
             batch.push((key, Some(last)));
         }
@@ -210,12 +270,23 @@ fn nearest_in(layer: &Layer, low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>, direct
     if is_empty(low, high) {
         return None;
     }
-    let mut range = layer.range((low.clone(), high.clone()));
+    let mut range = layer.values.range((low.clone(), high.clone()));
     let item = match direction {
         Direction::Ascending => range.next(),
         Direction::Descending => range.next_back(),
     };
     item.map(|(key, _)| key.clone())
+}
+
+/// What a value of a table takes in a layer with its key, about: there are few full ones of lists that grow, so most are
+/// taken for half full, but those of memberships, of which there may be very many, for as large as they may be.
+fn memory_bytes(key: &[u8]) -> usize {
+    match key.first() {
+        Some(0x10) => 768,
+        Some(0x20 | 0x50) => 512,
+        Some(0x40 | 0x60) => 2_048,
+        _ => 256,
+    }
 }
 
 fn is_empty(low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>) -> bool {

@@ -96,7 +96,8 @@ pub(crate) struct Stored {
 pub(crate) enum Value {
     Applied(AppliedValue),
     Changes(Vec<(u64, Position)>),
-    Group(GroupValue),
+    /// By far the largest, and apart, so that the others take less memory.
+    Group(Box<GroupValue>),
     State(StateValue),
     Operations(OperationsValue),
     Extents(Vec<Extent>),
@@ -318,7 +319,7 @@ impl Value {
             0x20 => Self::Changes(
                 reader.list(CHANGES_PER_VALUE, 16, |reader| Ok((reader.u64()?, Position::decode(reader)?)))?,
             ),
-            0x10 => Self::Group(GroupValue::decode(reader)?),
+            0x10 => Self::Group(Box::new(GroupValue::decode(reader)?)),
             0x30 => Self::State(StateValue {
                 head: reader.u64()?,
                 floor: reader.u64()?,

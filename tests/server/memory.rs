@@ -40,9 +40,8 @@ struct Formula {
 impl Formula {
     const BASE: u64 = 32 * MIB;
     const CONNECTION: u64 = 2 * KIB;
-    const INDEX_CACHE_MAX: u64 = 2 * 128 * MIB;
+    const INDEX_CACHE_MAX: u64 = 4 * 64 * MIB;
     const GROUP: u64 = 170;
-    const UNFLUSHED: u64 = 2 * KIB;
 
     /// By what the server says of itself, and by the bytes of `index/`.
     fn of(stats: &[Stat], groups: u64, index_bytes: u64) -> Self {
@@ -52,9 +51,7 @@ impl Formula {
             buffers: value("output_bytes") + value("input_bytes"),
             cache: value("cache_bytes"),
             storage: value("commits_pending_bytes") + 6 * value("index_backlog_bytes"),
-            index: Self::INDEX_CACHE_MAX.min(4 * index_bytes)
-                + 3 * Self::GROUP * groups
-                + Self::UNFLUSHED * value("index_dirty_count"),
+            index: Self::INDEX_CACHE_MAX.min(4 * index_bytes) + 3 * Self::GROUP * groups + value("index_dirty_bytes"),
         }
     }
 

@@ -248,7 +248,7 @@ impl Run<'_> {
             server.memory_bytes() >> 20,
             server.memory_bytes_peak() >> 20,
             most.of("index_backlog_bytes") >> 10,
-            most.of("index_dirty_count"),
+            most.of("index_dirty_bytes"),
             most.of("commits_pending_bytes") >> 10,
             most.of("cache_bytes") >> 20,
             most.waited.max(most.asked.map_or(Duration::ZERO, |asked| asked.elapsed())).as_secs_f64(),
@@ -263,7 +263,7 @@ impl Run<'_> {
         loop {
             let mut most = Most::default();
             most.take(ask(&mut swarm, operator, &Request::Stats, None, START_MAX));
-            if most.of("index_dirty_count") == 0 && most.of("index_backlog_bytes") == 0 {
+            if most.of("index_dirty_bytes") == 0 && most.of("index_backlog_bytes") == 0 {
                 let groups = self.made.len() as u64;
                 let index = bytes_below(&self.home.join("data/index")) / groups;
                 println!("         journal {} B and index {index} B a group", most.of("journal_bytes") / groups);

@@ -44,7 +44,7 @@ impl Export {
             }
             None => write_all(output, &mut archive, &mut bar)?,
         }
-        write_memberships(output, &archive, self.group, &mut bar)?;
+        write_memberships(output, &mut archive, self.group, &mut bar)?;
         bar.clear();
         archive.close().map_err(cannot_open)
     }
@@ -98,7 +98,7 @@ fn group_object(state: &GroupState) -> Value {
 /// Memberships that say more than the log: with marks, or ended.
 fn write_memberships(
     output: &mut Output,
-    archive: &Archive,
+    archive: &mut Archive,
     only: Option<GroupId>,
     bar: &mut Bar,
 ) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use crate::store::directory::{Format, Lock, lock, read_format, write_format};
 use crate::store::disk::real::RealDisk;
 use crate::store::index::sled::SledHome;
 use crate::store::index::{IndexError, IndexHome};
-use crate::store::indexer::{FLUSH_BYTES, Indexer};
+use crate::store::indexer::Indexer;
 use crate::store::journal::{Content, JOURNAL_DIRECTORY, Now, Writer, recovery};
 use crate::store::{Change, Damaged, GroupState, Membership, OpenError};
 
@@ -96,7 +96,7 @@ impl Archive {
     }
 
     /// The memberships of a user, former ones included.
-    pub fn memberships(&self, user: &UserId) -> Result<Vec<Membership>, OpenError> {
+    pub fn memberships(&mut self, user: &UserId) -> Result<Vec<Membership>, OpenError> {
         self.indexer.load_user(user).map_err(broken)
     }
 
@@ -108,7 +108,7 @@ impl Archive {
                 .fold(placed, &Content::from(change.clone()), self.now.running_ms)
                 .map_err(offline::open_error)?;
         }
-        if self.indexer.unfrozen_bytes() >= FLUSH_BYTES {
+        if self.indexer.is_full() {
             self.indexer.flush().map_err(broken)?;
         }
         Ok(())

@@ -131,7 +131,7 @@ impl<'i, D: Disk> Comparison<'i, D> {
                 return Ok(());
             };
             self.compared.users += 1;
-            if let Some(kept) = &self.kept
+            if let Some(kept) = &mut self.kept
                 && kept.load_user(&user)? != self.fresh.load_user(&user)?
             {
                 self.differ(&format!("user {user}"), "the memberships are others");
@@ -150,7 +150,7 @@ impl<'i, D: Disk> Comparison<'i, D> {
                 return Ok(());
             };
             self.compared.principals += 1;
-            if let Some(kept) = &self.kept
+            if let Some(kept) = &mut self.kept
                 && kept.load_operations(&principal)? != self.fresh.load_operations(&principal)?
             {
                 let (Principal::User(name) | Principal::Service(name)) = &principal;

@@ -1,5 +1,6 @@
 //! Answering look-ups.
 
+use super::fold::mistaken;
 use super::fold_operations::operations_max;
 use super::{FoldError, Indexer};
 use crate::group::{Entry, Record};
@@ -42,7 +43,8 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// All memberships of a user, in the order of group ids.
-    pub(crate) fn load_user(&self, user: &UserId) -> Result<Vec<Membership>, IndexError> {
+    pub(crate) fn load_user(&mut self, user: &UserId) -> Result<Vec<Membership>, IndexError> {
+        self.settle(user)?;
         let mut memberships = Vec::new();
         self.each_membership(user, [0; 16], |membership| {
             let head = self.state(membership.group)?.map_or(0, |state| state.head);
@@ -53,7 +55,8 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// A user's place in one group.
-    pub(crate) fn load_membership(&self, user: &UserId, group: GroupId) -> Result<Option<Membership>, IndexError> {
+    pub(crate) fn load_membership(&mut self, user: &UserId, group: GroupId) -> Result<Option<Membership>, IndexError> {
+        self.settle(user)?;
         let mut found = None;
         self.each_membership(user, *group.as_bytes(), |membership| {
             if membership.group == group {
@@ -65,7 +68,7 @@ impl<D: Disk> Indexer<D> {
         Ok(found)
     }
 
-    /// How many groups a user is a member of.
+    /// How many groups a user is a member of, by what is settled.
     pub(super) fn count_groups(&self, user: &UserId) -> Result<u32, IndexError> {
         let mut groups = 0_u32;
         self.each_membership(user, [0; 16], |membership| {
@@ -109,11 +112,12 @@ impl<D: Disk> Indexer<D> {
 
     /// A page of the groups that a user is a member of, and whether there are more.
     pub(crate) fn list_groups(
-        &self,
+        &mut self,
         user: &UserId,
         after: Option<GroupId>,
         count_max: usize,
     ) -> Result<(Vec<GroupSummary>, bool), IndexError> {
+        self.settle(user)?;
         let from = after.map_or([0; 16], |group| *group.as_bytes());
         let mut groups = Vec::new();
         let mut more = false;
@@ -237,7 +241,7 @@ impl<D: Disk> Indexer<D> {
     pub(super) fn group_value(&self, group: GroupId) -> Result<Option<GroupValue>, IndexError> {
         let key = group_key(group);
         match self.overlay.value(&key)?.map(|stored| stored.value) {
-            Some(Value::Group(value)) => Ok(Some(value)),
+            Some(Value::Group(value)) => Ok(Some(*value)),
             Some(_) => Err(mistaken(&key)),
             None => Ok(None),
         }
@@ -303,7 +307,7 @@ impl<D: Disk> Indexer<D> {
         }))
     }
 
-    /// Gives the memberships of a user to `take`, beginning with the value that would hold `from`.
+    /// Gives the settled memberships of a user to `take`, beginning with the value that would hold `from`.
     fn each_membership(
         &self,
         user: &UserId,
@@ -381,8 +385,4 @@ fn missing(position: Position) -> ReadError {
         offset: u64::from(position.offset),
         reason: "the entry that the index names is not there",
     }
-}
-
-fn mistaken(key: &[u8]) -> IndexError {
-    IndexError(format!("key {key:02x?} does not hold what its table says"))
 }

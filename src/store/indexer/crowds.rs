@@ -8,7 +8,8 @@ use super::fold::mistaken;
 use super::{FoldError, Indexer};
 use crate::ids::UserId;
 use crate::store::disk::Disk;
-use crate::store::index::Direction;
+use crate::store::index::{Direction, IndexError};
+use crate::store::overlay::Age;
 use crate::store::tables::{CrowdValue, Stored, Value, crowd_ends, crowd_key, crowd_user};
 
 /// What a packet did to the number of groups of a user.
@@ -24,7 +25,7 @@ pub(super) enum Step {
 
 impl<D: Disk> Indexer<D> {
     /// The row of a user, if there is one.
-    pub(super) fn crowd(&self, user: &UserId) -> Result<Option<CrowdValue>, FoldError> {
+    pub(super) fn crowd(&self, user: &UserId) -> Result<Option<CrowdValue>, IndexError> {
         let key = crowd_key(user);
         match self.overlay.value(&key)? {
             Some(Stored { value: Value::Crowd(crowd), .. }) => Ok(Some(crowd)),
@@ -33,14 +34,15 @@ impl<D: Disk> Indexer<D> {
         }
     }
 
-    /// Counts a step of a user of whom the row says `before`.
+    /// Counts a step of a user of whom the row says `before`, in one of the layers; gives what it says then.
     pub(super) fn fold_crowd(
         &mut self,
+        age: Age,
         lsn: u64,
         user: &UserId,
         before: Option<CrowdValue>,
         step: Step,
-    ) -> Result<(), FoldError> {
+    ) -> Result<Option<CrowdValue>, IndexError> {
         // After a crash the row may be ahead of what is folded again: its last key never goes back.
         let mut last = before.map_or([0; 16], |before| before.last);
         let groups = match (step, before) {
@@ -48,17 +50,18 @@ impl<D: Disk> Indexer<D> {
                 last = last.max(newest.unwrap_or_default());
                 self.count_groups(user)?
             }
-            (Step::Joined | Step::Ended, None) => return Ok(()),
+            (Step::Joined | Step::Ended, None) => return Ok(None),
             (Step::Joined, Some(before)) => before.groups.saturating_add(1),
             (Step::Ended, Some(before)) => before.groups.saturating_sub(1),
         };
-        self.overlay.put(crowd_key(user), Stored { lsn, value: Value::Crowd(CrowdValue { groups, last }) });
+        let after = CrowdValue { groups, last };
+        self.overlay.put_in(age, crowd_key(user), Stored { lsn, value: Value::Crowd(after) });
         let limit = self.quota.of(user);
         let (was, is) = (before.is_some_and(|before| before.groups >= limit), groups >= limit);
         if was != is {
             self.crowds.push((user.clone(), is.then_some(limit)));
         }
-        Ok(())
+        Ok(Some(after))
     }
 
     /// Who has become full since this was last asked, or is so no longer: with the limit, or without.
@@ -73,7 +76,7 @@ impl<D: Disk> Indexer<D> {
         let mut full = Vec::new();
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
             let (Value::Crowd(CrowdValue { groups, .. }), Some(user)) = (stored.value, crowd_user(&key)) else {
-                return Err(mistaken(&key));
+                return Err(mistaken(&key).into());
             };
             let limit = self.quota.of(&user);
             if groups >= limit {

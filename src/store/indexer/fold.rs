@@ -58,7 +58,7 @@ impl<D: Disk> Indexer<D> {
             if slot.is_none() {
                 let value = GroupValue::new(record, placed.position);
                 self.live_bytes = self.live_bytes.saturating_add(record_bytes(value.members_count));
-                *slot = Some(Stored { lsn, value: Value::Group(value) });
+                *slot = Some(Stored { lsn, value: Value::Group(Box::new(value)) });
             }
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl<D: Disk> Indexer<D> {
         if stored.lsn >= lsn {
             return Ok(());
         }
-        let Value::Group(value) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Group(value) = &mut stored.value else { return Err(mistaken(&key).into()) };
         let before = record_bytes(value.members_count);
         value.members_count = members_after(value.members_count, &entry.event);
         let after = record_bytes(value.members_count);
@@ -101,7 +101,7 @@ impl<D: Disk> Indexer<D> {
         if stored.lsn >= placed.lsn {
             return Ok(last);
         }
-        let Value::Changes(changes) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Changes(changes) = &mut stored.value else { return Err(mistaken(&key).into()) };
         if changes.len() < CHANGES_PER_VALUE {
             changes.push(change);
             stored.lsn = placed.lsn;
@@ -182,6 +182,6 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).expect("a group has at most 10,000 members")
 }
 
-pub(super) fn mistaken(key: &[u8]) -> FoldError {
-    FoldError::Index(IndexError(format!("key {key:02x?} holds a value of another table")))
+pub(super) fn mistaken(key: &[u8]) -> IndexError {
+    IndexError(format!("key {key:02x?} holds a value of another table"))
 }

@@ -48,11 +48,11 @@ impl<D: Disk> Indexer<D> {
                 (value.base, value.changes_last) = (placed.position, 0);
                 *lsn = placed.lsn;
             }
-            Some(_) => return Err(mistaken(&key)),
+            Some(_) => return Err(mistaken(&key).into()),
             slot @ None if rebuilding => {
                 let value = GroupValue::new(record.clone(), placed.position);
                 let bytes = record_bytes(value.members_count);
-                *slot = Some(Stored { lsn: placed.lsn, value: Value::Group(value) });
+                *slot = Some(Stored { lsn: placed.lsn, value: Value::Group(Box::new(value)) });
                 self.live_bytes = self.live_bytes.saturating_add(bytes);
                 for member in &record.members {
                     self.join(placed.lsn, &member.user, record.group, member.joined)?;
@@ -85,7 +85,7 @@ impl<D: Disk> Indexer<D> {
     fn sweep_memberships(&mut self) -> Result<(), FoldError> {
         let (mut low, high) = memberships_ends();
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
-            let Value::Memberships(mut memberships) = stored.value else { return Err(mistaken(&key)) };
+            let Value::Memberships(mut memberships) = stored.value else { return Err(mistaken(&key).into()) };
             let before = memberships.len();
             memberships.retain(|membership| membership.joined > 0);
             if memberships.is_empty() {
@@ -115,7 +115,7 @@ impl<D: Disk> Indexer<D> {
     fn sweep_groups(&mut self) -> Result<(), FoldError> {
         let (mut low, high) = (group_key_of([0; 16]), group_key_of([0xff; 16]));
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
-            let Value::Group(value) = stored.value else { return Err(mistaken(&key)) };
+            let Value::Group(value) = stored.value else { return Err(mistaken(&key).into()) };
             if value.record.dissolved && !self.has_former(value.record.group)? {
                 self.remove_group(value.record.group)?;
             }

@@ -25,7 +25,7 @@ impl<D: Disk> Indexer<D> {
         let before = match self.overlay.edit(&key)? {
             Some(Stored { lsn: last, .. }) if *last >= lsn => return Ok(()),
             Some(Stored { value: Value::State(state), .. }) => *state,
-            Some(_) => return Err(mistaken(&key)),
+            Some(_) => return Err(mistaken(&key).into()),
             None if is_created || rebuilding => NOTHING,
             None => return Ok(()),
         };
@@ -81,7 +81,7 @@ impl<D: Disk> Indexer<D> {
         if stored.lsn >= lsn {
             return Ok(true);
         }
-        let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key).into()) };
         let is_full = extents.len() >= EXTENTS_PER_VALUE;
         if extents.last_mut().is_some_and(|last| last.absorb(&extent)) {
             stored.lsn = lsn;
@@ -116,7 +116,7 @@ impl<D: Disk> Indexer<D> {
         state.extents_last = state.extents_last.max(extents_first(&key).unwrap_or(seq));
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Extents(Vec::new()) });
-        let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key).into()) };
         let is_new = !extents.iter().any(|extent| extent.has(seq));
         if stored.lsn >= lsn {
             return Ok(is_new);
@@ -134,7 +134,7 @@ impl<D: Disk> Indexer<D> {
     fn split_extents(&mut self, group: GroupId, key: &[u8], state: &mut StateValue) -> Result<(), FoldError> {
         let next = self.extents_behind(group, key)?;
         let Some(Stored { lsn, value: Value::Extents(extents) }) = self.overlay.edit(key)? else {
-            return Err(mistaken(key));
+            return Err(mistaken(key).into());
         };
         if let Some(next) = next {
             extents.retain(|extent| extent.first_seq < next);
@@ -166,7 +166,7 @@ impl<D: Disk> Indexer<D> {
         let before = match self.overlay.edit(&key)? {
             Some(Stored { lsn: last, .. }) if *last >= lsn => return Ok(()),
             Some(Stored { value: Value::State(state), .. }) => *state,
-            Some(_) => return Err(mistaken(&key)),
+            Some(_) => return Err(mistaken(&key).into()),
             None if rebuilding => NOTHING,
             None => return Ok(()),
         };
@@ -202,7 +202,7 @@ impl<D: Disk> Indexer<D> {
         match self.overlay.value(&key)? {
             Some(Stored { lsn: last, .. }) if last >= lsn => Ok(None),
             Some(Stored { value: Value::State(state), .. }) => Ok(Some(state)),
-            Some(_) => Err(mistaken(&key)),
+            Some(_) => Err(mistaken(&key).into()),
             None => Ok(Some(NOTHING)),
         }
     }
@@ -214,7 +214,7 @@ impl<D: Disk> Indexer<D> {
         let high = extents_key(group, floor.saturating_sub(1));
         while let Some((key, _)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
             let Some(stored) = self.overlay.edit(&key)? else { break };
-            let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key)) };
+            let Value::Extents(extents) = &mut stored.value else { return Err(mistaken(&key).into()) };
             if stored.lsn < lsn {
                 stored.lsn = lsn;
                 extents.retain_mut(|extent| {

@@ -12,7 +12,8 @@ use crate::ids::{GroupId, UserId};
 use crate::store::Mark;
 use crate::store::carried::FormerMember;
 use crate::store::disk::Disk;
-use crate::store::index::Direction;
+use crate::store::index::{Direction, IndexError};
+use crate::store::overlay::Age;
 use crate::store::tables::{
     CrowdValue, MEMBERSHIPS_PER_VALUE, MembershipValue, Stored, Value, former_ends, former_key, former_user,
     memberships_first, memberships_key,
@@ -24,7 +25,7 @@ impl<D: Disk> Indexer<D> {
             Event::Created { members, .. } if self.group_value(group)?.is_none() => {
                 // Nobody was in it before.
                 for user in members {
-                    self.put_member(lsn, user, group, entry.seq)?;
+                    self.note_joining(lsn, user, group, entry.seq)?;
                 }
             }
             Event::Created { members, .. } | Event::Added { members } => {
@@ -51,15 +52,26 @@ impl<D: Disk> Indexer<D> {
         Ok(())
     }
 
-    fn put_member(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
-        self.put_membership(lsn, user, group, |membership| {
+    /// Puts a membership from a seq on into its value, in one of the layers.
+    pub(super) fn put_joined(
+        &mut self,
+        age: Age,
+        lsn: u64,
+        user: &UserId,
+        crowd: &mut Option<CrowdValue>,
+        group: GroupId,
+        seq: u64,
+    ) -> Result<(), IndexError> {
+        self.put_membership(age, lsn, user, crowd, group, |membership| {
             (membership.joined, membership.until) = (seq, None);
         })?;
         Ok(())
     }
 
     pub(super) fn join(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
-        self.put_member(lsn, user, group, seq)?;
+        self.settle(user)?;
+        let mut crowd = self.crowd(user)?;
+        self.put_joined(Age::Active, lsn, user, &mut crowd, group, seq)?;
         // Rows are flushed behind memberships: after a crash one may be left that the membership does not confirm.
         let former = former_key(group, user);
         if self.overlay.value(&former)?.is_some()
@@ -75,7 +87,9 @@ impl<D: Disk> Indexer<D> {
         let FormerMember { user, joined, until, received, read } = member;
         // A floor that stands in the same slice stands before what it lets go of.
         let floor = self.state(group)?.map_or(1, |state| state.floor);
-        let put = self.put_membership(lsn, user, group, |membership| {
+        self.settle(user)?;
+        let mut crowd = self.crowd(user)?;
+        let put = self.put_membership(Age::Active, lsn, user, &mut crowd, group, |membership| {
             (membership.joined, membership.until) = (*joined, Some(*until));
             membership.received = membership.received.max(*received);
             membership.read = membership.read.max(*read);
@@ -92,16 +106,19 @@ impl<D: Disk> Indexer<D> {
         }
     }
 
-    /// Changes a membership, or makes it; gives what came of it, unless a newer packet has said more already.
+    /// Changes a membership, or makes it; gives what came of it, unless a newer packet has said more already. The user
+    /// must be settled in that layer; `crowd` is its row, which may change.
     fn put_membership(
         &mut self,
+        age: Age,
         lsn: u64,
         user: &UserId,
+        crowd: &mut Option<CrowdValue>,
         group: GroupId,
         change: impl FnOnce(&mut MembershipValue),
-    ) -> Result<Option<MembershipValue>, FoldError> {
-        let (key, crowd) = self.memberships_place(user, group)?;
-        let slot = self.overlay.edit(&key)?;
+    ) -> Result<Option<MembershipValue>, IndexError> {
+        let key = self.memberships_place(user, *crowd, group)?;
+        let slot = self.overlay.edit_in(age, &key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         if stored.lsn >= lsn {
             return Ok(None);
@@ -123,22 +140,23 @@ impl<D: Disk> Indexer<D> {
         }
         let membership = *membership;
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
-            let last = self.split(user, &key)?;
-            self.fold_crowd(lsn, user, crowd, Step::Divided { last })?;
+            let last = self.split(age, user, &key)?;
+            *crowd = self.fold_crowd(age, lsn, user, *crowd, Step::Divided { last })?;
         } else if was_member != is_member(&membership) {
-            self.fold_crowd(lsn, user, crowd, if was_member { Step::Ended } else { Step::Joined })?;
+            let step = if was_member { Step::Ended } else { Step::Joined };
+            *crowd = self.fold_crowd(age, lsn, user, *crowd, step)?;
         }
         Ok(Some(membership))
     }
 
     /// Divides a value that became too large; gives the first group of the higher half where that is the last value.
     /// A value that a crash left half split may still have what the next one has taken over; that goes first.
-    fn split(&mut self, user: &UserId, key: &[u8]) -> Result<Option<[u8; 16]>, FoldError> {
+    fn split(&mut self, age: Age, user: &UserId, key: &[u8]) -> Result<Option<[u8; 16]>, IndexError> {
         let mut behind = key.to_vec();
         behind.push(0);
         let next = self.overlay.nearest(&behind, &memberships_key(user, [0xff; 16]), Direction::Ascending)?;
         let next = next.as_ref().and_then(|(key, _)| memberships_first(key));
-        let Some(Stored { lsn, value: Value::Memberships(memberships) }) = self.overlay.edit(key)? else {
+        let Some(Stored { lsn, value: Value::Memberships(memberships) }) = self.overlay.edit_in(age, key)? else {
             return Err(mistaken(key));
         };
         if let Some(next) = next {
@@ -152,14 +170,16 @@ impl<D: Disk> Indexer<D> {
         let higher = memberships.split_off(at);
         let lsn = *lsn;
         let Some(first) = higher.first().map(|membership| *membership.group.as_bytes()) else { return Ok(None) };
-        self.overlay.put(memberships_key(user, first), Stored { lsn, value: Value::Memberships(higher) });
+        self.overlay.put_in(age, memberships_key(user, first), Stored { lsn, value: Value::Memberships(higher) });
         Ok(next.is_none().then_some(first))
     }
 
     fn end(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), FoldError> {
-        let (key, crowd) = self.memberships_place(user, group)?;
+        self.settle(user)?;
+        let crowd = self.crowd(user)?;
+        let key = self.memberships_place(user, crowd, group)?;
         let Some(stored) = self.overlay.edit(&key)? else { return Ok(()) };
-        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key).into()) };
         let Ok(at) = memberships.binary_search_by_key(&group, |membership| membership.group) else { return Ok(()) };
         let membership = &mut memberships[at];
         let ends = stored.lsn < lsn && is_member(membership);
@@ -172,7 +192,7 @@ impl<D: Disk> Indexer<D> {
             return Ok(());
         }
         if ends {
-            self.fold_crowd(lsn, user, crowd, Step::Ended)?;
+            self.fold_crowd(Age::Active, lsn, user, crowd, Step::Ended)?;
         }
         self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
@@ -180,6 +200,7 @@ impl<D: Disk> Indexer<D> {
 
     pub(super) fn fold_mark(&mut self, lsn: u64, mark: &Mark) -> Result<(), FoldError> {
         let (user, group) = (&mark.user, mark.group);
+        self.settle(user)?;
         let key = self.memberships_key_of(user, group)?;
         let found = match self.overlay.edit(&key)? {
             Some(Stored { lsn: last, value: Value::Memberships(memberships) }) => {
@@ -191,7 +212,7 @@ impl<D: Disk> Indexer<D> {
                     memberships[at]
                 })
             }
-            Some(_) => return Err(mistaken(&key)),
+            Some(_) => return Err(mistaken(&key).into()),
             None => None,
         };
         match found {
@@ -210,20 +231,21 @@ impl<D: Disk> Indexer<D> {
         }
     }
 
-    /// Keeps a mark without a membership; the end of making the index anew removes it if none came.
+    /// Keeps a mark without a membership; the end of making the index anew removes it if none came. Its user is settled.
     fn keep_mark(&mut self, lsn: u64, mark: &Mark) -> Result<(), FoldError> {
-        let (key, crowd) = self.memberships_place(&mark.user, mark.group)?;
+        let crowd = self.crowd(&mark.user)?;
+        let key = self.memberships_place(&mark.user, crowd, mark.group)?;
         let slot = self.overlay.edit(&key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         stored.lsn = stored.lsn.max(lsn);
-        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key).into()) };
         let Mark { group, received, read, .. } = *mark;
         if let Err(at) = memberships.binary_search_by_key(&group, |membership| membership.group) {
             memberships.insert(at, MembershipValue { group, joined: 0, until: None, received, read });
         }
         if memberships.len() > MEMBERSHIPS_PER_VALUE {
-            let last = self.split(&mark.user, &key)?;
-            self.fold_crowd(lsn, &mark.user, crowd, Step::Divided { last })?;
+            let last = self.split(Age::Active, &mark.user, &key)?;
+            self.fold_crowd(Age::Active, lsn, &mark.user, crowd, Step::Divided { last })?;
         }
         Ok(())
     }
@@ -239,9 +261,10 @@ impl<D: Disk> Indexer<D> {
 
     /// Drops a membership that has ended.
     pub(super) fn drop_membership(&mut self, lsn: u64, user: &UserId, group: GroupId) -> Result<(), FoldError> {
+        self.settle(user)?;
         let key = self.memberships_key_of(user, group)?;
         if let Some(stored) = self.overlay.edit(&key)? {
-            let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key)) };
+            let Value::Memberships(memberships) = &mut stored.value else { return Err(mistaken(&key).into()) };
             memberships.retain(|membership| membership.group != group);
             stored.lsn = stored.lsn.max(lsn);
             if memberships.is_empty() {
@@ -257,7 +280,7 @@ impl<D: Disk> Indexer<D> {
         let (mut low, high) = former_ends(group);
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
             let (Value::Former(until), Some(user)) = (stored.value, former_user(&key)) else {
-                return Err(mistaken(&key));
+                return Err(mistaken(&key).into());
             };
             let is_current = self.membership(&user, group)?.is_some_and(|membership| membership.until.is_none());
             if is_current {
@@ -272,36 +295,42 @@ impl<D: Disk> Indexer<D> {
     }
 
     /// The membership of a user in a group, former ones included.
-    pub(super) fn membership(&self, user: &UserId, group: GroupId) -> Result<Option<MembershipValue>, FoldError> {
+    pub(super) fn membership(&mut self, user: &UserId, group: GroupId) -> Result<Option<MembershipValue>, FoldError> {
+        self.settle(user)?;
         let key = self.memberships_key_of(user, group)?;
         match self.overlay.value(&key)?.map(|stored| stored.value) {
             Some(Value::Memberships(memberships)) => {
                 let found = memberships.binary_search_by_key(&group, |membership| membership.group);
                 Ok(found.ok().map(|at| memberships[at]).filter(|membership| membership.joined > 0))
             }
-            Some(_) => Err(mistaken(&key)),
+            Some(_) => Err(mistaken(&key).into()),
             None => Ok(None),
         }
     }
 
     /// The key that holds, or would hold, a membership.
-    pub(super) fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, FoldError> {
-        Ok(self.memberships_place(user, group)?.0)
+    fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, IndexError> {
+        self.memberships_place(user, self.crowd(user)?, group)
     }
 
     /// The same with the user's row of crowds, if there is one.
-    fn memberships_place(&self, user: &UserId, group: GroupId) -> Result<(Vec<u8>, Option<CrowdValue>), FoldError> {
+    fn memberships_place(
+        &self,
+        user: &UserId,
+        crowd: Option<CrowdValue>,
+        group: GroupId,
+    ) -> Result<Vec<u8>, IndexError> {
         let first = memberships_key(user, [0; 16]);
         // Most users are in few groups: then there is no other value, and no scan is needed to know it. The row of
         // crowds is flushed before the values of which it tells, so no crash leaves several values without it.
-        let Some(crowd) = self.crowd(user)? else { return Ok((first, None)) };
+        let Some(crowd) = crowd else { return Ok(first) };
         let newest = memberships_key(user, crowd.last);
         // Behind a crash the row may tell of a value that was not flushed.
         if *group.as_bytes() >= crowd.last && self.overlay.contains(&newest)? {
-            return Ok((newest, Some(crowd)));
+            return Ok(newest);
         }
         let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
-        Ok((nearest.map_or(first, |(key, _)| key), Some(crowd)))
+        Ok(nearest.map_or(first, |(key, _)| key))
     }
 }
 

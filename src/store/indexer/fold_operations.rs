@@ -23,11 +23,11 @@ impl<D: Disk> Indexer<D> {
             self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
             return Ok(());
         };
-        let Some(stored) = self.overlay.edit(&key)? else { return Err(mistaken(&key)) };
+        let Some(stored) = self.overlay.edit(&key)? else { return Err(mistaken(&key).into()) };
         if stored.lsn >= lsn {
             return Ok(());
         }
-        let Value::Operations(newest) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Operations(newest) = &mut stored.value else { return Err(mistaken(&key).into()) };
         self.live_bytes = self.live_bytes.saturating_add(OPERATION_BYTES);
         if newest.list.len() < OPERATIONS_PER_VALUE {
             if planted!("indexer: the oldest of a value's operations gives way") && newest.list.len() > 7 {
@@ -71,7 +71,7 @@ impl<D: Disk> Indexer<D> {
         let slot = self.overlay.edit(&key)?;
         let stored =
             slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Operations(OperationsValue::default()) });
-        let Value::Operations(value) = &mut stored.value else { return Err(mistaken(&key)) };
+        let Value::Operations(value) = &mut stored.value else { return Err(mistaken(&key).into()) };
         let Err(at) = value.list.binary_search_by_key(&carried.lsn, |(lsn, _)| *lsn) else { return Ok(()) };
         value.list.insert(at, operation);
         stored.lsn = stored.lsn.max(lsn);
@@ -103,7 +103,7 @@ impl<D: Disk> Indexer<D> {
                 newest.older += 1;
                 Ok(())
             }
-            _ => Err(mistaken(newest_key)),
+            _ => Err(mistaken(newest_key).into()),
         }
     }
 
@@ -113,7 +113,7 @@ impl<D: Disk> Indexer<D> {
         let (mut low, high) = (operations_key(principal, u64::MAX), operations_key(principal, 0));
         let mut count = 0;
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
-            let Value::Operations(value) = stored.value else { return Err(mistaken(&key)) };
+            let Value::Operations(value) = stored.value else { return Err(mistaken(&key).into()) };
             count += value.list.len() as u64;
             low = key;
             low.push(0);
@@ -129,7 +129,7 @@ impl<D: Disk> Indexer<D> {
         while older > limit
             && let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Descending)?
         {
-            let Value::Operations(value) = stored.value else { return Err(mistaken(&key)) };
+            let Value::Operations(value) = stored.value else { return Err(mistaken(&key).into()) };
             let count = value.list.len() as u64;
             if older.saturating_sub(count) < limit {
                 break;
@@ -164,7 +164,7 @@ impl<D: Disk> Indexer<D> {
         let (low, high) = (operations_key(principal, u64::MAX), self.behind_operations(principal));
         match self.overlay.nearest(&low, &high, Direction::Descending)? {
             Some((_, Stored { value: Value::Operations(value), .. })) => Ok(value.list.first().map(|(lsn, _)| *lsn)),
-            Some((key, _)) => Err(mistaken(&key)),
+            Some((key, _)) => Err(mistaken(&key).into()),
             None => Ok(None),
         }
     }

@@ -13,7 +13,8 @@ impl<D: Disk> Indexer<D> {
     pub(crate) fn next_user(&self, after: Option<&UserId>) -> Result<Option<UserId>, IndexError> {
         let low = after.map_or_else(|| vec![0x60], |user| behind(memberships_key(user, [0xff; 16])));
         let found = self.overlay.nearest(&low, &[0x60, 0xff], Direction::Ascending)?;
-        Ok(found.and_then(|(key, _)| memberships_user(&key)))
+        let keys = [found.map(|(key, _)| key), self.joinings.next_key(&low)];
+        Ok(keys.into_iter().flatten().min().and_then(|key| memberships_user(&key)))
     }
 
     /// The next principal with remembered operations, in the order of their keys.

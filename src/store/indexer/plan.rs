@@ -246,7 +246,7 @@ impl<D: Disk> Indexer<D> {
         let mut floor = state.floor;
         let (mut low, high) = (extents_key(group, 0), extents_key(group, u64::MAX));
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
-            let Value::Extents(extents) = stored.value else { return Err(mistaken(&key)) };
+            let Value::Extents(extents) = stored.value else { return Err(mistaken(&key).into()) };
             let end = self.extents_behind(group, &key)?.unwrap_or(u64::MAX);
             for extent in extents.into_iter().filter(|extent| extent.first_seq < end) {
                 left_bytes = left_bytes.saturating_sub(u64::from(extent.own_bytes));
@@ -270,7 +270,7 @@ impl<D: Disk> Indexer<D> {
                 let extent = at.checked_sub(1).and_then(|at| extents.get(at));
                 Ok(extent.is_some_and(|extent| seq < extent.end() && extent.position.segment == segment))
             }
-            Some((key, _)) => Err(mistaken(&key)),
+            Some((key, _)) => Err(mistaken(&key).into()),
             None => Ok(false),
         }
     }

@@ -179,6 +179,8 @@ fn an_index_kept_cut_or_rebuilt_gives_the_same_answers_as_the_rules() {
                 // A kill: what was not flushed is gone from memory, perhaps in the middle of a flush.
                 1 if dice.below(6) == 0 => rig.indexer = rig.replayed(&rig.home, SEGMENT_BYTES),
                 2..=5 => drop(rig.indexer.flush_step().unwrap()),
+                // A look-up in the middle of a flush settles what waits in both layers.
+                6 => drop(rig.indexer.load_user(&users[dice.below(users.len())]).unwrap()),
                 _ => {}
             }
         }

@@ -19,19 +19,19 @@ use crate::store::directory::Format;
 use crate::store::disk::Disk;
 use crate::store::index::sled::panic_text;
 use crate::store::index::{IndexError, IndexHome};
-use crate::store::indexer::{FLUSH_BYTES, FoldError, Indexer};
+use crate::store::indexer::{FLUSH_BYTES_MAX, FoldError, Indexer};
 use crate::store::journal::{Content, DirectoryId, JournalReader, Placed, Position};
 use crate::store::{Event, GroupQuota, Request, Retention};
 
 /// Quiet time after which what is folded is flushed, so that a next start has little to replay.
-const FLUSH_AFTER: Duration = Duration::from_millis(200);
+const FLUSH_AFTER: Duration = Duration::from_secs(2);
 /// Pause after which it is looked whether the oldest segment is too old, or a hold on cleaning has ended.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Messages that are heard before something is done about them.
 const HEARD_PER_TURN: usize = 256;
 /// Journal that a start hands to the queue instead of replaying it before anything is answered: all that a run before
 /// it can have left, in its queue and in two layers. There is more only behind an index that could not be written.
-const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 8 * FLUSH_BYTES;
+const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 4 * FLUSH_BYTES_MAX;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
 /// Space that has to be left on the disk for the next step of a flush: six times what it applies, and as much again.

@@ -48,7 +48,7 @@ impl<D: Disk> IndexThread<D> {
                     ("journal_end_offset_bytes", u64::from(end.offset)),
                     ("journal_indexed_lsn", folded_lsn),
                     ("index_backlog_bytes", backlog_bytes),
-                    ("index_dirty_count", indexer.dirty() as u64),
+                    ("index_dirty_bytes", indexer.dirty_bytes() as u64),
                     ("index_renewed_count", u64::from(renewals)),
                 ];
                 let stats = journal.into_iter().chain(stats);

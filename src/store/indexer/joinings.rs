@@ -1,0 +1,221 @@
+//! Joinings that are not in a value yet.
+//!
+//! A new group makes its members' memberships grow by one each. Most of these users are not in memory; to read the value
+//! of each and write it back for 48 bytes would be most of what a create costs. So what a created group says of a user
+//! waits here as it is, several of one user together, until somebody asks for the user, something else of it changes,
+//! or a flush comes to it: then they are *settled*, which is when the value is read. The layers are those of the
+//! overlay: frozen joinings are settled into the frozen layer, and while a user has any, nothing else of its memberships
+//! is in the active one.
+
+use std::collections::BTreeMap;
+
+use super::Indexer;
+use crate::ids::{GroupId, UserId};
+use crate::store::disk::Disk;
+use crate::store::index::IndexError;
+use crate::store::overlay::Age;
+use crate::store::tables::{MEMBERSHIPS_PER_VALUE, memberships_key, memberships_user};
+
+/// Memory of a joining: itself, and its share of what a user takes here.
+const JOINING_BYTES: usize = 80;
+/// Users who are settled before a batch of a flush: about as many as have their values in one. Tests and the simulator
+/// have few users, and go on one by one, so that anything may come in between.
+const SETTLED_PER_STEP: usize = if cfg!(any(test, feature = "sim")) { 1 } else { 128 };
+
+/// A user's membership from a group's first entry on.
+#[derive(Clone, Copy, Debug)]
+struct Joining {
+    lsn: u64,
+    group: GroupId,
+    seq: u64,
+}
+
+/// Of one user, in the order of LSNs.
+#[derive(Debug)]
+struct OfUser {
+    joinings: Vec<Joining>,
+    /// So many in all may wait: with one more the user may be in as many groups as it may be, and somebody has to know.
+    waiting_max: usize,
+}
+
+/// By the first key of a user's memberships, so in the order in which those are flushed.
+type Layer = BTreeMap<Vec<u8>, OfUser>;
+
+/// The joinings of all users.
+#[derive(Debug, Default)]
+pub(super) struct Joinings {
+    active: Layer,
+    active_count: usize,
+    frozen: Layer,
+    frozen_count: usize,
+}
+
+impl Joinings {
+    /// Memory of those that are not frozen, about.
+    pub(super) fn active_bytes(&self) -> usize {
+        self.active_count * JOINING_BYTES
+    }
+
+    /// The same of all.
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.active_count + self.frozen_count) * JOINING_BYTES
+    }
+
+    /// Freezes the active ones, with the layer of the overlay.
+    pub(super) fn freeze(&mut self) {
+        assert!(self.frozen.is_empty(), "one layer is flushed at a time");
+        self.frozen = std::mem::take(&mut self.active);
+        self.frozen_count = std::mem::take(&mut self.active_count);
+    }
+
+    /// The user with the highest keys that has frozen ones.
+    fn last_frozen(&self) -> Option<UserId> {
+        self.frozen.last_key_value().and_then(|(key, _)| memberships_user(key))
+    }
+
+    /// The last key of that user: above it everything is settled.
+    fn settled_above(&self) -> Option<Vec<u8>> {
+        self.last_frozen().map(|user| memberships_key(&user, [0xff; 16]))
+    }
+
+    /// The first key of the next user that has any.
+    pub(super) fn next_key(&self, low: &[u8]) -> Option<Vec<u8>> {
+        let next = |layer: &Layer| layer.range(low.to_vec()..).next().map(|(key, _)| key.clone());
+        [next(&self.active), next(&self.frozen)].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, age: Age, key: &[u8]) -> Vec<Joining> {
+        let (layer, count) = match age {
+            Age::Active => (&mut self.active, &mut self.active_count),
+            Age::Frozen => (&mut self.frozen, &mut self.frozen_count),
+        };
+        let joinings = layer.remove(key).map(|of_user| of_user.joinings).unwrap_or_default();
+        *count -= joinings.len();
+        joinings
+    }
+}
+
+impl<D: Disk> Indexer<D> {
+    /// Notes that a user is in a group in which it was not before; it waits, unless the user might be full by it.
+    pub(super) fn note_joining(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), IndexError> {
+        let key = memberships_key(user, [0; 16]);
+        let joining = Joining { lsn, group, seq };
+        let waiting_max = if let Some(of_user) = self.joinings.active.get_mut(&key) {
+            if of_user.joinings.len() < of_user.waiting_max {
+                of_user.joinings.push(joining);
+                self.joinings.active_count += 1;
+                return Ok(());
+            }
+            0
+        } else {
+            self.waiting_max(user, &key)?
+        };
+        if waiting_max > 0 {
+            self.joinings.active.insert(key, OfUser { joinings: vec![joining], waiting_max });
+            self.joinings.active_count += 1;
+            return Ok(());
+        }
+        self.settle(user)?;
+        self.put_joinings(Age::Active, user, vec![joining])
+    }
+
+    /// How many joinings of a user may wait: it may be in as many groups as one value holds without a row of crowds.
+    fn waiting_max(&self, user: &UserId, key: &[u8]) -> Result<usize, IndexError> {
+        let groups = self.crowd(user)?.map_or(MEMBERSHIPS_PER_VALUE, |crowd| crowd.groups as usize);
+        let frozen = self.joinings.frozen.get(key).map_or(0, |of_user| of_user.joinings.len());
+        Ok((self.quota.of(user) as usize).saturating_sub(groups + frozen + 1))
+    }
+
+    /// Puts what waits of a user into the values of its memberships. Whatever reads or changes these comes behind it.
+    pub(super) fn settle(&mut self, user: &UserId) -> Result<(), IndexError> {
+        self.settle_in(Age::Frozen, user)?;
+        self.settle_in(Age::Active, user)
+    }
+
+    /// The same of all users.
+    pub(super) fn settle_all(&mut self) -> Result<(), IndexError> {
+        while let Some(user) = self.joinings.next_key(&[]).and_then(|key| memberships_user(&key)) {
+            self.settle(&user)?;
+        }
+        Ok(())
+    }
+
+    fn settle_in(&mut self, age: Age, user: &UserId) -> Result<(), IndexError> {
+        let joinings = self.joinings.take(age, &memberships_key(user, [0; 16]));
+        self.put_joinings(age, user, joinings)
+    }
+
+    fn put_joinings(&mut self, age: Age, user: &UserId, joinings: Vec<Joining>) -> Result<(), IndexError> {
+        if joinings.is_empty() {
+            return Ok(());
+        }
+        let mut crowd = self.crowd(user)?;
+        for Joining { lsn, group, seq } in joinings {
+            self.put_joined(age, lsn, user, &mut crowd, group, seq)?;
+        }
+        Ok(())
+    }
+
+    /// Settles some frozen ones, if nothing else can be flushed before. Gives the key above which everything is settled;
+    /// none once all is.
+    pub(super) fn settle_for_flush(&mut self) -> Result<Option<Vec<u8>>, IndexError> {
+        if let Some(bound) = self.joinings.settled_above()
+            && self.overlay.has_frozen_above(&bound)
+        {
+            return Ok(Some(bound));
+        }
+        for _ in 0..SETTLED_PER_STEP {
+            let Some(user) = self.joinings.last_frozen() else { break };
+            self.settle_in(Age::Frozen, &user)?;
+        }
+        Ok(self.joinings.settled_above())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::indexer::tests::{Rig, created};
+    use crate::store::journal::tests::{group, user};
+    use crate::store::quota::GroupQuota;
+
+    const SEGMENT_BYTES: u32 = 256 * 1024;
+
+    fn create(rig: &mut Rig, numbers: std::ops::RangeInclusive<u8>) {
+        numbers.for_each(|number| _ = rig.commit(&created(group(number), "alice", &["bob".to_owned()])));
+    }
+
+    #[test]
+    fn what_waits_is_one_write_of_a_user_when_it_is_flushed() {
+        let mut rig = Rig::new(SEGMENT_BYTES);
+        create(&mut rig, 1..=20);
+        assert_eq!((rig.indexer.joinings.active.len(), rig.indexer.joinings.active_count), (2, 40));
+        let key = memberships_key(&user("alice"), [0; 16]);
+        assert!(rig.indexer.overlay.value(&key).unwrap().is_none(), "nothing is read or put before");
+        rig.indexer.flush().unwrap();
+        assert_eq!((rig.indexer.dirty_bytes(), rig.indexer.joinings.frozen_count), (0, 0));
+        assert!(rig.home.content().contains_key(&key));
+        assert_eq!(rig.indexer.load_user(&user("alice")).unwrap().len(), 20);
+    }
+
+    #[test]
+    fn a_user_is_told_to_be_full_with_the_group_that_fills_it_wherever_the_others_wait() {
+        let full = |rig: &mut Rig| rig.indexer.take_crowds();
+        let limit = 60;
+        for flushed_at in 1..limit {
+            let mut rig = Rig::new(SEGMENT_BYTES);
+            rig.indexer.set_quota(GroupQuota { groups_max: u32::from(limit), ..GroupQuota::default() });
+            create(&mut rig, 1..=flushed_at);
+            rig.indexer.begin_flush();
+            // In the middle of the flush: bob's are settled, alice's are not.
+            rig.indexer.flush_step().unwrap();
+            create(&mut rig, flushed_at + 1..=limit - 1);
+            assert_eq!(full(&mut rig), [], "flushed at {flushed_at}");
+            create(&mut rig, limit..=limit);
+            let mut told = full(&mut rig);
+            told.sort();
+            let is_full = |name| (user(name), Some(u32::from(limit)));
+            assert_eq!(told, [is_full("alice"), is_full("bob")], "flushed at {flushed_at}");
+        }
+    }
+}
