@@ -55,6 +55,17 @@ impl Formula {
         }
     }
 
+    /// The larger of each term.
+    fn most(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.max(other.connections),
+            buffers: self.buffers.max(other.buffers),
+            cache: self.cache.max(other.cache),
+            storage: self.storage.max(other.storage),
+            index: self.index.max(other.index),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         Self::BASE + self.connections + self.buffers + self.cache + self.storage + self.index
     }
@@ -110,10 +121,16 @@ impl<'a> Watched<'a> {
         listed
     }
 
-    /// What the server takes, which the formula has to cover; and the formula.
+    fn formula(&mut self) -> Formula {
+        Formula::of(&self.stats(), self.groups, bytes_below(&self.index))
+    }
+
+    /// What the server takes, which the formula has to cover; and the formula, of which each term is what it was before
+    /// or behind that: buffers fill meanwhile.
     fn look(&mut self, what: &str) -> (u64, Formula) {
-        let formula = Formula::of(&self.stats(), self.groups, bytes_below(&self.index));
+        let before = self.formula();
         let memory = self.server.memory_bytes();
+        let formula = before.most(self.formula());
         println!("{what}: {} KiB, the formula says {} KiB: {formula:?}", memory / KIB, formula.bytes() / KIB);
         assert!(memory <= formula.bytes(), "{what}: {memory} bytes, {formula:?}");
         (memory, formula)
