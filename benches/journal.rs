@@ -7,7 +7,8 @@
 //! commit), and the change from one segment to the next with three syncs; the next segment is made ready between the
 //! turns, as another thread does it in a server. No threads, no queue, no index.
 //!
-//! `cargo bench --features benching --bench journal`; `ROUNDTABLE_ROUNDS` sets the rounds (default 9).
+//! `cargo bench --features benching --bench journal`; `ROUNDTABLE_ROUNDS` sets the rounds (default 9), `-- --json` prints
+//! an object for each line.
 
 #[path = "common/raw_file.rs"]
 mod raw_file;
@@ -22,6 +23,7 @@ use roundtable::group::{Entry, Event};
 use roundtable::ids::{GroupId, OperationId, Principal, UserId};
 use roundtable::store::benching::JournalAlone;
 use roundtable::store::{Change, Effect, change_bytes};
+use serde_json::{Value, json};
 use turns::Turns;
 
 /// So many appends at once, and how many such commits are a turn.
@@ -39,18 +41,61 @@ const BODY_BYTES: usize = 100;
 
 fn main() {
     let rounds = std::env::var("ROUNDTABLE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
-    println!("durable appends a second, {rounds} rounds, in turns with the raw limit; medians, and the ratio's range");
-    println!(
-        "{:>11} {:>6} {:>12} {:>12} {:>12} {:>7} {:>11}",
-        "outstanding", "bytes", "a commit", "appends/s", "raw", "ratio", "range"
-    );
+    let is_json = std::env::args().any(|argument| argument == "--json");
+    if !is_json {
+        println!(
+            "durable appends a second, {rounds} rounds, in turns with the raw limit; medians, and the ratio's range"
+        );
+        println!(
+            "{:>11} {:>6} {:>12} {:>12} {:>12} {:>7} {:>11}",
+            "outstanding", "bytes", "a commit", "appends/s", "raw", "ratio", "range"
+        );
+    }
     for load in &LOADS {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        measure(load, rounds, directory.path());
+        let measured = measure(load, rounds, directory.path());
+        println!("{}", if is_json { measured.object().to_string() } else { measured.line() });
     }
 }
 
-fn measure(load: &Load, rounds: usize, directory: &Path) {
+/// What came of a load.
+struct Measured<'a> {
+    load: &'a Load,
+    /// Of one append.
+    bytes: usize,
+    turns: Turns,
+}
+
+impl Measured<'_> {
+    /// Ours to raw. Rates are the reverse of times.
+    fn ratio(&self, percentile: usize) -> f64 {
+        1.0 / self.turns.ratio(100 - percentile)
+    }
+
+    fn line(&self) -> String {
+        let commits = f64::from(u32::try_from(self.load.commits).expect("few"));
+        let appends = commits * f64::from(u32::try_from(self.load.outstanding).expect("few"));
+        format!(
+            "{:>11} {:>6} {:>9.1} us {:>12.0} {:>12.0} {:>7.2} {:>11}",
+            self.load.outstanding,
+            self.bytes,
+            self.turns.ours(50).as_secs_f64() * 1e6 / commits,
+            appends / self.turns.ours(50).as_secs_f64(),
+            appends / self.turns.raw(50).as_secs_f64(),
+            self.ratio(50),
+            format!("{:.2}-{:.2}", self.ratio(0), self.ratio(100)),
+        )
+    }
+
+    fn object(&self) -> Value {
+        json!({
+            "bench": "journal", "outstanding": self.load.outstanding, "ratio_to_raw": self.ratio(50),
+            "spread": {"ratio_to_raw": [self.ratio(0), self.ratio(100)]},
+        })
+    }
+}
+
+fn measure<'a>(load: &'a Load, rounds: usize, directory: &Path) -> Measured<'a> {
     let mut journal = JournalAlone::create(directory);
     let mut raw = RawFile::new(&directory.join("raw"));
     let changes: Vec<Change> = (1..=load.outstanding).map(message).collect();
@@ -61,19 +106,7 @@ fn measure(load: &Load, rounds: usize, directory: &Path) {
         let ours = timed(load.commits, || journal.append(&changes));
         (ours, timed(load.commits, || raw.write(&content)))
     });
-    let commits = f64::from(u32::try_from(load.commits).expect("few"));
-    let appends = commits * f64::from(u32::try_from(load.outstanding).expect("few"));
-    // Rates are the reverse of times.
-    println!(
-        "{:>11} {:>6} {:>9.1} us {:>12.0} {:>12.0} {:>7.2} {:>11}",
-        load.outstanding,
-        bytes / load.outstanding,
-        turns.ours(50).as_secs_f64() * 1e6 / commits,
-        appends / turns.ours(50).as_secs_f64(),
-        appends / turns.raw(50).as_secs_f64(),
-        1.0 / turns.ratio(50),
-        format!("{:.2}-{:.2}", 1.0 / turns.ratio(100), 1.0 / turns.ratio(0)),
-    );
+    Measured { load, bytes: bytes / load.outstanding, turns }
 }
 
 fn timed(count: usize, mut act: impl FnMut()) -> Duration {

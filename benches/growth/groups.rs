@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use roundtable::client::Client;
 use roundtable::ids::{GroupId, Role, UserId};
 use roundtable::wire::GroupShown;
@@ -18,10 +21,10 @@ const STEPS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const MEMBERS: u32 = 7;
 /// Users of whom `bench create --offline` makes groups.
 const USERS: u64 = 200_000;
-/// Creates of a round that is measured, and those by which it warms up, one a client.
-const CREATES: u32 = 1_500;
+/// Creates of all rounds that are measured, of so many groups at most; and those by which each warms up, one a client.
+const CREATES_MAX: u32 = 75_000;
 const CLIENTS: u32 = 16;
-/// The same of what only fills.
+/// The clients of what only fills.
 const FILL_CLIENTS: u32 = 64;
 /// Look-ups of a round.
 const LOOK_UPS: usize = 200;
@@ -29,12 +32,15 @@ const LOOK_UPS: usize = 200;
 const LOAD_CPU_US: f64 = 100_000.0;
 /// What a target says: with a million groups it costs at most so much as with ten thousand.
 const GROWTH_MAX: Option<f64> = Some(1.3);
+/// How many groups have to be made before what a second brings is called sustained.
+const SUSTAINED_FROM: u32 = 50_000;
 
 /// The pictures of this section.
 struct Pictures {
     cpu: Picture,
     memory: Picture,
     disk: Picture,
+    rate: Picture,
     start: Picture,
 }
 
@@ -52,6 +58,7 @@ impl Pictures {
             cpu: picture("cpu", "CPU of the server for one request", "microseconds", true),
             memory: picture("memory", "Memory of the server", "MiB", false),
             disk: picture("disk", "Bytes on the disk for one group", "bytes", false),
+            rate: picture("rate", "Creates until the index has caught up", "a second", false),
             start: picture(
                 "start",
                 "From the start of the process until it listens, until it shows a group",
@@ -61,8 +68,10 @@ impl Pictures {
         }
     }
 
-    fn all(&self) -> [&Picture; 4] {
-        [&self.cpu, &self.memory, &self.disk, &self.start]
+    /// Those of which anything is measured.
+    fn all(&self) -> Vec<&Picture> {
+        let Self { cpu, memory, disk, rate, start } = self;
+        [cpu, memory, disk, rate, start].into_iter().filter(|picture| !picture.series.is_empty()).collect()
     }
 }
 
@@ -96,16 +105,23 @@ fn steps(groups_max: u32) -> impl Iterator<Item = u32> {
 impl Run<'_> {
     /// Makes groups until there are so many: the last of them are the creates that are measured.
     fn grow(&mut self, server: &Server, groups: u32) {
-        let measured = ROUNDS * (CREATES + CLIENTS);
-        let others = groups.saturating_sub(self.groups + measured + FILL_CLIENTS);
+        let creates = (groups / 4 * 3).min(CREATES_MAX) / ROUNDS;
+        let measured = ROUNDS * (creates + CLIENTS);
+        let others = groups.saturating_sub(self.groups + measured);
         if others > 0 {
             say(&format!("{groups} groups: making {others}"));
+            let begun = Instant::now();
             fill(server, others);
+            server.settle();
+            let rate = f64::from(others) / begun.elapsed().as_secs_f64();
+            if others >= SUSTAINED_FROM {
+                self.pictures.rate.put("64 clients, each waiting for its answer", groups, Figure::once(rate));
+            }
         }
         server.settle();
         say(&format!("{groups} groups: creates"));
         let used = server.cpu_us();
-        let arguments = format!("--members {MEMBERS} --clients {CLIENTS} --count {CREATES} --rounds {ROUNDS}");
+        let arguments = format!("--members {MEMBERS} --clients {CLIENTS} --count {creates} --rounds {ROUNDS}");
         let found = bench(server, &format!("create --offline {arguments}"));
         let bytes = server.settle();
         let behind = (server.cpu_us() - used) / f64::from(measured);
@@ -188,9 +204,28 @@ impl Times {
     }
 }
 
-/// Groups of 8, without measuring.
+/// Groups of 8, without measuring: by services that act for the user who makes a group and wait for each answer.
 pub(crate) fn fill(server: &Server, count: u32) {
-    bench(server, &format!("create --offline --members {MEMBERS} --clients {FILL_CLIENTS} --count {count} --rounds 1"));
+    let made = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for number in 0..FILL_CLIENTS {
+            let (made, mut service) = (&made, server.client(&format!("fill-{number:02}"), Role::Service));
+            scope.spawn(move || {
+                let mut random = StdRng::seed_from_u64(u64::from(number));
+                while made.fetch_add(1, Ordering::Relaxed) < count {
+                    let mut users = (0..=MEMBERS).map(|_| pool_user(random.random_range(0..USERS)));
+                    let creator = users.next().expect("there is one more than members");
+                    let members: Vec<UserId> = users.collect();
+                    service.acting_for(&creator).create("growth", &members).expect("it is made");
+                }
+            });
+        }
+    });
+}
+
+/// One of those of whom `bench create --offline` makes groups.
+fn pool_user(number: u64) -> UserId {
+    UserId::new(&format!("pool-{number:06}")).expect("legal")
 }
 
 /// The CPU of one look-up in microseconds.
@@ -210,7 +245,7 @@ fn some_groups(server: &Server) -> Vec<(UserId, GroupId)> {
     let (mut service, mut seen, mut groups) = (server.client("growth", Role::Service), HashSet::new(), Vec::new());
     // All over the index, the same in each run: the step has no divisor in common with the number of users.
     for number in (0..USERS).map(|place| place * 7_919 % USERS) {
-        let user = UserId::new(&format!("pool-{number:06}")).expect("legal");
+        let user = pool_user(number);
         let listed = service.acting_for(&user).list_groups().expect("a service may ask");
         if let Some(summary) = listed.into_iter().find(|summary| seen.insert(summary.group)) {
             groups.push((user, summary.group));

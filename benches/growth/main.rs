@@ -6,7 +6,8 @@
 //! the two. The loads are those of `roundtable bench`, in rounds in
 //! turns with the raw limit (`docs/benchmarks.md`). Directories are made where `TMPDIR` says.
 //!
-//! Writes the figures as `docs/growth/*.json` and their curves as `docs/growth/*.svg`, and prints a table.
+//! Writes the figures as `docs/growth/*.json` and their curves as `docs/growth/*.svg`, or to the directory that
+//! `ROUNDTABLE_PICTURES` names, and prints a table.
 
 mod chart;
 mod figure;
@@ -45,7 +46,8 @@ fn main() {
     });
     let begun = Instant::now();
     let home = tempfile::tempdir().expect("a temporary directory");
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/growth");
+    let place = std::env::var_os("ROUNDTABLE_PICTURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/growth"), PathBuf::from);
     std::fs::create_dir_all(&place).expect("a directory");
     let run = Run { place, circumstances: circumstances() };
     let is_wanted = |part: &str| {

@@ -28,12 +28,13 @@ const SIZES: [u32; 3] = [10, 100, 1_000];
 /// Creates of the burst, over all rounds.
 const BURST: u32 = 100_000;
 
-/// What is measured elsewhere, and where.
+/// What is measured elsewhere: from the sources, where `cargo bench --features benching --bench targets` puts it and all
+/// of this into one table.
 const ELSEWHERE: [(&str, &str); 4] = [
-    ("sustained creates until the index has caught up with a million groups", "docs/benchmarks.md, Growth"),
+    ("sustained creates until the index has caught up with a million groups", "cargo bench --bench growth"),
     ("the journal alone, 64 and 1,024 outstanding", "cargo bench --features benching --bench journal"),
-    ("cost with a million groups against ten thousand", "docs/benchmarks.md, Growth"),
-    ("open with a million groups", "docs/benchmarks.md, Growth"),
+    ("cost with a million groups against ten thousand", "cargo bench --bench growth"),
+    ("open with a million groups", "cargo bench --bench growth"),
 ];
 
 /// Measure everything that has a target, and print what was reached
