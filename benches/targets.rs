@@ -2,14 +2,14 @@
 //!
 //! `cargo bench --features benching --bench targets`, about half an hour. It runs `roundtable bench targets`, which has
 //! most rows, then the journal alone and growth, which are benches of their own, and puts their figures into one table.
-//! What stands behind `--` goes to the first (`-- --rounds 3 --seconds 0.5`); `ROUNDTABLE_GROUPS` sets where growth ends.
-//! Peers that are not installed are named. Nothing in `docs/` is changed.
+//! What stands behind `--` goes to the first (`-- --rounds 3 --seconds 0.5`); `ROUNDTABLE_GROUPS` sets where growth ends, and
+//! `ROUNDTABLE_PICTURES` where its pictures are left, which are taken away otherwise. Peers that are not installed are named.
 
 #[path = "common/process.rs"]
 #[expect(dead_code)] // servers are started by those that it runs
 mod process;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -36,25 +36,10 @@ impl Row {
         };
         Self { what, target, reached: format!("{figure:.2}"), holds: Some(holds) }
     }
-}
 
-fn main() {
-    let home = tempfile::tempdir().expect("a temporary directory");
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let mut rows = Vec::new();
-
-    let said = output(process::program().args(["bench", "targets", "--json"]).args(arguments));
-    let targets: Value = serde_json::from_str(&said).expect("one object");
-    rows.extend(list(&targets["targets"]).iter().map(measured_by_the_program));
-
-    let said = output(&mut bench("journal", &["--json"]));
-    rows.extend(said.lines().filter_map(|line| journal_alone(&serde_json::from_str(line).expect("an object"))));
-
-    output(bench("growth", &["groups"]).env("ROUNDTABLE_PICTURES", home.path()));
-    rows.extend(growth(home.path()));
-
-    println!("{:<82} {:>16} {:>10}", "what", "target", "reached");
-    for Row { what, target, reached, holds } in rows {
+    /// As soon as it is there: all of them take a while.
+    fn print(self) {
+        let Self { what, target, reached, holds } = self;
         let verdict = match holds {
             Some(true) => "holds",
             Some(false) => "does not hold",
@@ -62,6 +47,25 @@ fn main() {
         };
         println!("{what:<82} {target:>16} {reached:>10}  {verdict}");
     }
+}
+
+fn main() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    println!("{:<82} {:>16} {:>10}", "what", "target", "reached");
+
+    let said = output(process::program().args(["bench", "targets", "--json"]).args(arguments));
+    let targets: Value = serde_json::from_str(&said).expect("one object");
+    list(&targets["targets"]).iter().map(measured_by_the_program).for_each(Row::print);
+
+    let said = output(&mut bench("journal", &["--json"]));
+    let journal = said.lines().filter_map(|line| journal_alone(&serde_json::from_str(line).expect("an object")));
+    journal.for_each(Row::print);
+
+    let pictures = std::env::var_os("ROUNDTABLE_PICTURES").map_or_else(|| home.path().to_owned(), PathBuf::from);
+    output(bench("growth", &["groups"]).env("ROUNDTABLE_PICTURES", &pictures));
+    growth(&pictures).into_iter().for_each(Row::print);
+
     for (peer, why) in targets["peers"].as_object().into_iter().flatten() {
         println!("{peer}: {}", text(why));
     }

@@ -11,7 +11,7 @@ use roundtable::limits::SEGMENT_BYTES_DEFAULT;
 
 use crate::process::Process;
 
-/// Between two questions whether the index has everything: longer than the quiet time behind which it flushes.
+/// Between two questions whether the index has everything.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the index may take to have everything, and an answer may wait behind that.
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -24,8 +24,9 @@ pub(crate) struct Server {
     pub(crate) until_listening: Duration,
 }
 
-/// What it says and holds, in bytes.
-pub(crate) struct Bytes {
+/// What a server that has folded everything holds, in bytes but for the packets of its journal.
+pub(crate) struct Held {
+    pub(crate) packets: u64,
     pub(crate) journal: u64,
     pub(crate) index: u64,
     pub(crate) resident: u64,
@@ -71,16 +72,17 @@ impl Server {
     }
 
     /// Waits until the index has everything on the disk, and says what all of it takes.
-    pub(crate) fn settle(&self) -> Bytes {
+    pub(crate) fn settle(&self) -> Held {
         let mut operator = self.client("root", Role::Operator);
         let begun = Instant::now();
         while stat(&mut operator, "index_dirty_bytes") + stat(&mut operator, "index_backlog_bytes") > 0 {
             assert!(begun.elapsed() < PATIENCE, "the index never has everything");
-            // This only paces the questions: the index flushes when nobody has asked for a while.
+            // This only paces the questions: the index flushes by itself when nothing has come for a while.
             operator.next_event(Some(SETTLE_PAUSE)).expect("it runs");
         }
-        Bytes {
+        Held {
             journal: Self::journal_bytes(&mut operator),
+            packets: stat(&mut operator, "journal_indexed_lsn"),
             index: bytes_below(&self.data.join("index")),
             resident: self.memory("status", "VmRSS:"),
             private: self.memory("smaps_rollup", "Private_Dirty:"),

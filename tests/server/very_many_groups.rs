@@ -30,7 +30,7 @@ const PARTS: u64 = 10;
 const LOOKED_AT: u64 = 200;
 /// How often the server is asked for its figures.
 const SAMPLE: Duration = Duration::from_millis(200);
-/// Between two questions whether the index has everything: longer than the quiet time behind which it flushes.
+/// Between two questions whether the index has everything.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// How long a start may take after a kill, before it replays (issue 3).
 const OPEN_MAX: Duration = Duration::from_secs(5);
@@ -270,7 +270,7 @@ impl Run<'_> {
                 break;
             }
             assert!(from.elapsed() < START_MAX, "the index never has everything");
-            // This only paces the questions: the index flushes when nobody has asked for a while.
+            // This only paces the questions: the index flushes by itself when nothing has come for a while.
             let asked = Instant::now();
             while let Some(rest) = SETTLE_PAUSE.checked_sub(asked.elapsed()) {
                 swarm.turn(rest);
