@@ -1,8 +1,10 @@
 //! What has been folded but not flushed, over the index: so a look-up sees everything that is journalled.
 //!
 //! Two layers: changes go into the *active* one; to flush, it is *frozen* as a whole and written out in batches while
-//! a new active one fills. A frozen layer is the state after one certain packet. It is written in the descending order
-//! of keys and removed as it is written; the applied LSN goes last, with the last batch. After a crash in between, some
+//! a new active one fills. A frozen layer is the state after one certain packet; what still waits to be put into it
+//! (`indexer/joinings.rs`) is put there before the keys below it are written. It is written in the descending order
+//! of keys, but a user's row of crowds may come as late as just before the user's memberships, and again; it is removed as
+//! it is written; the applied LSN goes last, with the last batch. After a crash in between, some
 //! values on disk are newer than the applied LSN; replay passes over them, because each carries the LSN of its own last
 //! change. For that the order matters, and it is the order of tables (`tables.rs`): what points is written after what
 //! it points to (a state after the extents, a record after the changes and after the memberships that the same entry
@@ -115,6 +117,7 @@ impl Overlay {
 
     /// The same in one of the layers: in the frozen one only what the active one says nothing of.
     pub(crate) fn edit_in(&mut self, age: Age, key: &[u8]) -> Result<&mut Option<Stored>, IndexError> {
+        self.check_layer(age, key);
         let stored = if self.layer(age).values.contains_key(key) { None } else { self.value(key)? };
         Ok(self.layer(age).entry(key, || stored))
     }
@@ -126,7 +129,13 @@ impl Overlay {
 
     /// The same in one of the layers.
     pub(crate) fn put_in(&mut self, age: Age, key: Vec<u8>, stored: Stored) {
+        self.check_layer(age, &key);
         self.layer(age).put(key, Some(stored));
+    }
+
+    /// What is newer than the frozen layer must not get into it.
+    fn check_layer(&self, age: Age, key: &[u8]) {
+        debug_assert!(age == Age::Active || !self.active.values.contains_key(key), "{key:02x?} is in the active layer");
     }
 
     fn layer(&mut self, age: Age) -> &mut Layer {
@@ -278,8 +287,8 @@ fn nearest_in(layer: &Layer, low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>, direct
     item.map(|(key, _)| key.clone())
 }
 
-/// What a value of a table takes in a layer with its key, about: there are few full ones of lists that grow, so most are
-/// taken for half full, but those of memberships, of which there may be very many, for as large as they may be.
+/// What a value of a table takes in a layer with its key, about: a record of a small group, and few full ones of lists that
+/// grow; but memberships and operations, of which very many may be full, for nearly as large as they may be.
 fn memory_bytes(key: &[u8]) -> usize {
     match key.first() {
         Some(0x10) => 768,

@@ -1,7 +1,7 @@
 //! Users in very many groups: who has reached the number of groups that it may be in.
 //!
-//! A row counts the groups of each user whose memberships have filled more than one value. It follows joinings and
-//! endings, and is counted anew whenever a value is divided: so what a crash may have made wrong by one is right again
+//! A row counts the groups of each user whose memberships have filled more than one value. It follows endings, and joinings
+//! when they are settled (so few wait that they cannot fill the user), and is counted anew whenever a value is divided: so what a crash may have made wrong by one is right again
 //! some joinings later. A quota can stand that; an exact count would cost a look-up for each member of each new group.
 
 use super::fold::mistaken;
@@ -127,7 +127,7 @@ mod tests {
         let groups: Vec<GroupId> = (1..full + 4).map(group).collect();
         let users = [user("alice"), user("bob")];
         let good = everything(&mut rig.indexer, &groups, &users);
-        // Whatever is flushed is flushed in the descending order of keys.
+        // In values, a user is flushed in the descending order of keys.
         for cut in after.keys() {
             let home = MemoryHome::default();
             home.content().extend(before.clone());

@@ -52,7 +52,7 @@ impl<D: Disk> Indexer<D> {
         Ok(())
     }
 
-    /// Puts a membership from a seq on into its value, in one of the layers.
+    /// Puts a membership from a seq on into its value, in one of the layers, unless a newer packet has said more already.
     pub(super) fn put_joined(
         &mut self,
         age: Age,
@@ -168,6 +168,7 @@ impl<D: Disk> Indexer<D> {
         // Group ids ascend with time, so a user's newest group mostly comes last: then the lower value stays full.
         let at = if next.is_none() { MEMBERSHIPS_PER_VALUE } else { memberships.len() / 2 };
         let higher = memberships.split_off(at);
+        memberships.shrink_to_fit();
         let lsn = *lsn;
         let Some(first) = higher.first().map(|membership| *membership.group.as_bytes()) else { return Ok(None) };
         self.overlay.put_in(age, memberships_key(user, first), Stored { lsn, value: Value::Memberships(higher) });

@@ -16,8 +16,11 @@ use crate::store::index::IndexError;
 use crate::store::overlay::Age;
 use crate::store::tables::{MEMBERSHIPS_PER_VALUE, memberships_key, memberships_user};
 
-/// Memory of a joining: itself, and its share of what a user takes here.
-const JOINING_BYTES: usize = 80;
+/// Memory of a user here, and of each of its joinings.
+const USER_BYTES: usize = 160;
+const JOINING_BYTES: usize = 48;
+/// Joinings of one user that wait in a layer: to settle them is one step, and its row of crowds is counted anew by it.
+const WAITING_MAX: usize = 64;
 /// Users who are settled before a batch of a flush: about as many as have their values in one. Tests and the simulator
 /// have few users, and go on one by one, so that anything may come in between.
 const SETTLED_PER_STEP: usize = if cfg!(any(test, feature = "sim")) { 1 } else { 128 };
@@ -34,7 +37,8 @@ struct Joining {
 #[derive(Debug)]
 struct OfUser {
     joinings: Vec<Joining>,
-    /// So many in all may wait: with one more the user may be in as many groups as it may be, and somebody has to know.
+    /// So many in all may wait; where it is few, with one more the user may be in as many groups as it may be, and
+    /// somebody has to know.
     waiting_max: usize,
 }
 
@@ -53,12 +57,12 @@ pub(super) struct Joinings {
 impl Joinings {
     /// Memory of those that are not frozen, about.
     pub(super) fn active_bytes(&self) -> usize {
-        self.active_count * JOINING_BYTES
+        self.active.len() * USER_BYTES + self.active_count * JOINING_BYTES
     }
 
     /// The same of all.
     pub(super) fn memory_bytes(&self) -> usize {
-        (self.active_count + self.frozen_count) * JOINING_BYTES
+        self.active_bytes() + self.frozen.len() * USER_BYTES + self.frozen_count * JOINING_BYTES
     }
 
     /// Freezes the active ones, with the layer of the overlay.
@@ -73,8 +77,8 @@ impl Joinings {
         self.frozen.last_key_value().and_then(|(key, _)| memberships_user(key))
     }
 
-    /// The last key of that user: above it everything is settled.
-    fn settled_above(&self) -> Option<Vec<u8>> {
+    /// The last key of that user: what is above it may be flushed.
+    fn flush_bound(&self) -> Option<Vec<u8>> {
         self.last_frozen().map(|user| memberships_key(&user, [0xff; 16]))
     }
 
@@ -119,25 +123,17 @@ impl<D: Disk> Indexer<D> {
         self.put_joinings(Age::Active, user, vec![joining])
     }
 
-    /// How many joinings of a user may wait: it may be in as many groups as one value holds without a row of crowds.
+    /// How many joinings of a user may wait: without a row of crowds it may be in as many groups as one value holds.
     fn waiting_max(&self, user: &UserId, key: &[u8]) -> Result<usize, IndexError> {
         let groups = self.crowd(user)?.map_or(MEMBERSHIPS_PER_VALUE, |crowd| crowd.groups as usize);
         let frozen = self.joinings.frozen.get(key).map_or(0, |of_user| of_user.joinings.len());
-        Ok((self.quota.of(user) as usize).saturating_sub(groups + frozen + 1))
+        Ok((self.quota.of(user) as usize).saturating_sub(groups + frozen + 1).min(WAITING_MAX))
     }
 
     /// Puts what waits of a user into the values of its memberships. Whatever reads or changes these comes behind it.
     pub(super) fn settle(&mut self, user: &UserId) -> Result<(), IndexError> {
         self.settle_in(Age::Frozen, user)?;
         self.settle_in(Age::Active, user)
-    }
-
-    /// The same of all users.
-    pub(super) fn settle_all(&mut self) -> Result<(), IndexError> {
-        while let Some(user) = self.joinings.next_key(&[]).and_then(|key| memberships_user(&key)) {
-            self.settle(&user)?;
-        }
-        Ok(())
     }
 
     fn settle_in(&mut self, age: Age, user: &UserId) -> Result<(), IndexError> {
@@ -156,10 +152,10 @@ impl<D: Disk> Indexer<D> {
         Ok(())
     }
 
-    /// Settles some frozen ones, if nothing else can be flushed before. Gives the key above which everything is settled;
-    /// none once all is.
+    /// Settles some frozen ones, if nothing else can be flushed before. Gives the key above which everything may be
+    /// flushed; none once all may.
     pub(super) fn settle_for_flush(&mut self) -> Result<Option<Vec<u8>>, IndexError> {
-        if let Some(bound) = self.joinings.settled_above()
+        if let Some(bound) = self.joinings.flush_bound()
             && self.overlay.has_frozen_above(&bound)
         {
             return Ok(Some(bound));
@@ -168,7 +164,7 @@ impl<D: Disk> Indexer<D> {
             let Some(user) = self.joinings.last_frozen() else { break };
             self.settle_in(Age::Frozen, &user)?;
         }
-        Ok(self.joinings.settled_above())
+        Ok(self.joinings.flush_bound())
     }
 }
 

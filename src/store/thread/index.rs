@@ -30,8 +30,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Messages that are heard before something is done about them.
 const HEARD_PER_TURN: usize = 256;
 /// Journal that a start hands to the queue instead of replaying it before anything is answered: all that a run before
-/// it can have left, in its queue and in two layers. There is more only behind an index that could not be written.
-const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 4 * FLUSH_BYTES_MAX;
+/// it can have left, in its queue and in two layers, with ends of segments that are empty. There is more only behind an index that could not be written.
+const MISSED_BYTES_MAX: u64 = INDEX_BACKLOG_BYTES_MAX + 3 * FLUSH_BYTES_MAX;
 /// Time that a stop gives the index, counted from when this thread first sees it.
 const STOP_INDEX: Duration = Duration::from_secs(1);
 /// Space that has to be left on the disk for the next step of a flush: six times what it applies, and as much again.
@@ -161,6 +161,7 @@ impl<D: Disk> IndexThread<D> {
             return Ok(());
         }
         loop {
+            self.tell_crowds();
             self.hear(queue)?;
             match self.turn()? {
                 Turn::Done => {}
@@ -206,6 +207,7 @@ impl<D: Disk> IndexThread<D> {
         if !std::mem::replace(begun, true) {
             return self.begin().map(|begins| !begins);
         }
+        self.tell_crowds();
         if let Ok(message) = queue.try_recv() {
             self.take(message)?;
         }
@@ -338,8 +340,7 @@ impl<D: Disk> IndexThread<D> {
             self.end = self.end.max(placed.end());
         }
         self.guarded(|thread| thread.fold(packets, running_ms))?;
-        let crowds = self.indexer.as_mut().map(Indexer::take_crowds).unwrap_or_default();
-        self.report_crowds(crowds);
+        self.tell_crowds();
         self.links.backlog.take(packets_bytes(packets));
         self.folded_at = Instant::now();
         // What a slice carries stands behind the changes of its batch; its marks look like other marks, and count as
@@ -362,6 +363,12 @@ impl<D: Disk> IndexThread<D> {
             self.cleaner.handle_carried(carrying, lsn);
         }
         Ok(())
+    }
+
+    /// Says who has become full, or is so no longer: by a packet, or by what was settled for a look-up or a flush.
+    fn tell_crowds(&mut self) {
+        let crowds = self.indexer.as_mut().map(Indexer::take_crowds).unwrap_or_default();
+        self.report_crowds(crowds);
     }
 
     fn report_crowds(&self, crowds: Vec<(UserId, Option<u32>)>) {
