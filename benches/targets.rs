@@ -1,6 +1,6 @@
 //! The table of all targets, with what this machine reaches, in one run.
 //!
-//! `cargo bench --features benching --bench targets`, about half an hour. It runs `roundtable bench targets`, which has
+//! `cargo bench --features benching --bench targets`, 16 minutes on two cores. It runs `roundtable bench targets`, which has
 //! most rows, then the journal alone and growth, which are benches of their own, and puts their figures into one table.
 //! What stands behind `--` goes to the first (`-- --rounds 3 --seconds 0.5`); `ROUNDTABLE_GROUPS` sets where growth ends, and
 //! `ROUNDTABLE_PICTURES` where its pictures are left, which are taken away otherwise. Peers that are not installed are named.

@@ -108,17 +108,16 @@ impl Run<'_> {
         let creates = (groups / 4 * 3).min(CREATES_MAX) / ROUNDS;
         let measured = ROUNDS * (creates + CLIENTS);
         let others = groups.saturating_sub(self.groups + measured);
+        let begun = Instant::now();
         if others > 0 {
             say(&format!("{groups} groups: making {others}"));
-            let begun = Instant::now();
             fill(server, others);
-            server.settle();
-            let rate = f64::from(others) / begun.elapsed().as_secs_f64();
-            if others >= SUSTAINED_FROM {
-                self.pictures.rate.put("64 clients, each waiting for its answer", groups, Figure::once(rate));
-            }
         }
         server.settle();
+        if others >= SUSTAINED_FROM {
+            let rate = f64::from(others) / begun.elapsed().as_secs_f64();
+            self.pictures.rate.put("64 clients, each waiting for its answer", groups, Figure::once(rate));
+        }
         say(&format!("{groups} groups: creates"));
         let used = server.cpu_us();
         let arguments = format!("--members {MEMBERS} --clients {CLIENTS} --count {creates} --rounds {ROUNDS}");

@@ -2,11 +2,11 @@
 //!
 //! Two layers: changes go into the *active* one; to flush, it is *frozen* as a whole and written out in batches while
 //! a new active one fills. A frozen layer is the state after one certain packet; what still waits to be put into it
-//! (`indexer/joinings.rs`) is put there before the keys below it are written. It is written in the descending order
-//! of keys, but a user's row of crowds may come as late as just before the user's memberships, and again; it is removed as
-//! it is written; the applied LSN goes last, with the last batch. After a crash in between, some
-//! values on disk are newer than the applied LSN; replay passes over them, because each carries the LSN of its own last
-//! change. For that the order matters, and it is the order of tables (`tables.rs`): what points is written after what
+//! (`indexer/joinings.rs`) is put there before the keys below it are written. It is written in the descending order of
+//! keys, but for a user's row of crowds, which may come as late as just before the user's memberships, and again. What is
+//! written is removed; the applied LSN goes last, with the last batch. After a crash in between, some values on disk are
+//! newer than the applied LSN; replay passes over them, because each carries the LSN of its own last change. For that the
+//! order matters, and it is the order of tables (`tables.rs`): what points is written after what
 //! it points to (a state after the extents, a record after the changes and after the memberships that the same entry
 //! ended), the higher half of a split value before the lower half gives it up, and older operations before newer ones,
 //! because only the newest is asked whether it has a packet already.
@@ -27,14 +27,6 @@ struct Layer {
 impl Layer {
     fn get(&self, key: &[u8]) -> Option<&Option<Stored>> {
         self.values.get(key)
-    }
-
-    /// The value of a key, which is `stored` if nothing is said of it yet.
-    fn entry(&mut self, key: &[u8], stored: impl FnOnce() -> Option<Stored>) -> &mut Option<Stored> {
-        self.values.entry(key.to_vec()).or_insert_with(|| {
-            self.memory_bytes += memory_bytes(key);
-            stored()
-        })
     }
 
     fn put(&mut self, key: Vec<u8>, stored: Option<Stored>) {
@@ -118,8 +110,11 @@ impl Overlay {
     /// The same in one of the layers: in the frozen one only what the active one says nothing of.
     pub(crate) fn edit_in(&mut self, age: Age, key: &[u8]) -> Result<&mut Option<Stored>, IndexError> {
         self.check_layer(age, key);
-        let stored = if self.layer(age).values.contains_key(key) { None } else { self.value(key)? };
-        Ok(self.layer(age).entry(key, || stored))
+        if !self.layer(age).values.contains_key(key) {
+            let stored = self.value(key)?;
+            self.layer(age).put(key.to_vec(), stored);
+        }
+        self.layer(age).values.get_mut(key).ok_or_else(|| IndexError("unreachable".to_owned()))
     }
 
     /// Puts a value.

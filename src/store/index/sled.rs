@@ -20,8 +20,9 @@ const SLED_SEGMENT_BYTES: usize = 8 << 20;
 /// must not grow by more than half a segment between two syncs.
 const CHECKPOINT_BYTES: usize = SLED_SEGMENT_BYTES / 2 / 6;
 const _: () = assert!(super::BATCH_BYTES_MAX <= CHECKPOINT_BYTES);
-/// Pages that sled keeps in memory, as it counts them: up to four times that in truth, with what it has not freed yet. Its default is 1 GiB, which a pass over
-/// a million groups fills; with four times as much as this, following creates costs 2 % less (docs/benchmarks.md).
+/// Pages that sled keeps in memory, as it counts them: up to four times that in truth, with what it has not freed yet.
+/// Its default is 1 GiB, which a pass over a million groups fills; with four times as much as this, following creates
+/// costs 2 % less (docs/benchmarks.md).
 const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// How often after a batch sled is made to free what the batch has replaced: up to 512 pieces each time. By itself it
 /// does that once in 128 accesses, of which a batch is one, and some hundred MiB are kept for nothing.

@@ -1,8 +1,8 @@
 //! Users in very many groups: who has reached the number of groups that it may be in.
 //!
-//! A row counts the groups of each user whose memberships have filled more than one value. It follows endings, and joinings
-//! when they are settled (so few wait that they cannot fill the user), and is counted anew whenever a value is divided: so what a crash may have made wrong by one is right again
-//! some joinings later. A quota can stand that; an exact count would cost a look-up for each member of each new group.
+//! A row counts the groups of each user whose memberships have filled more than one value. It follows endings, and
+//! joinings when they are settled (so few wait that they cannot fill the user), and is counted anew whenever a value is
+//! divided: so what a crash may have made wrong is right again some joinings later. A quota can stand that; an exact count would cost a look-up for each member of each new group.
 
 use super::fold::mistaken;
 use super::{FoldError, Indexer};
