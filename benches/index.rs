@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
@@ -90,14 +91,14 @@ impl Scene {
             operation: OperationId::random(),
             fingerprint: 7,
             group: GroupId::generate(at_ms, &self.random.random()),
-            entry: Entry {
+            entry: Arc::new(Entry {
                 seq: 1,
                 version: 1,
                 at_ms,
                 sender: members[0].clone(),
                 by: None,
                 event: Event::Created { title: "title".into(), members },
-            },
+            }),
         }
     }
 

@@ -16,6 +16,7 @@ mod raw_file;
 mod turns;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use raw_file::RawFile;
@@ -126,6 +127,6 @@ fn message(seq: usize) -> Change {
         operation: OperationId::random(),
         fingerprint: seq,
         group: GroupId::generate(1_758_800_000_000, &[7; 10]),
-        entry: Entry { seq, version: 1, at_ms: 1_758_800_000_000, sender, by: None, event },
+        entry: Arc::new(Entry { seq, version: 1, at_ms: 1_758_800_000_000, sender, by: None, event }),
     })
 }

@@ -321,7 +321,7 @@ impl<'a> Acting<'a> {
             operation,
             fingerprint,
             group: id,
-            entry: entry.clone(),
+            entry: Arc::new(entry.clone()),
         };
         let effect = Effect {
             id,

@@ -113,7 +113,7 @@ impl Hub {
             operation: key.operation,
             fingerprint: key.fingerprint,
             group: id,
-            entry: (*entry).clone(),
+            entry: entry.clone(),
         };
         let operation = Operation::of(&effect);
         let change = Change::Effect(effect);

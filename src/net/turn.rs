@@ -281,9 +281,7 @@ impl Loop {
     // ---- storage, writing, closing -----------------------------------------------------------------------------
 
     fn submit(&mut self) {
-        while let Some(request) = self.hub.poll_request() {
-            self.storage.submit(request);
-        }
+        self.storage.submit_all(std::iter::from_fn(|| self.hub.poll_request()));
     }
 
     /// Writes each connection with output once, or the first of very many: then what has come meanwhile goes out with

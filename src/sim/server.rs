@@ -83,10 +83,7 @@ impl Server {
     /// Hands what the hub wants to storage.
     pub(super) fn submit(&mut self) -> usize {
         let mut asked = 0;
-        while let Some(request) = self.hub.poll_request() {
-            asked += 1;
-            self.storage.submit(request);
-        }
+        self.storage.submit_all(std::iter::from_fn(|| self.hub.poll_request()).inspect(|_| asked += 1));
         asked
     }
 }

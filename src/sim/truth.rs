@@ -4,6 +4,7 @@
 //! index. What it finds wrong is a panic: that ends the run, and whoever runs it names the seed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::group::{Entry, Event, Record};
 use crate::ids::{GroupId, OperationId, Principal, UserId};
@@ -144,7 +145,7 @@ impl Truth {
         if let Some(before) = self.effects.get(&lsn) {
             assert_eq!(*before, place, "LSN {lsn} never changes its meaning");
             let log = self.group(effect.group).entry(effect.entry.seq);
-            assert_eq!(log, Some(&effect.entry), "what is written again is the same");
+            assert_eq!(log, Some(&*effect.entry), "what is written again is the same");
             return;
         }
         if let Some((last, _)) = self.effects.last_key_value() {
@@ -155,7 +156,7 @@ impl Truth {
         let key = (effect.principal.clone(), effect.operation);
         let before = self.operations.insert(key, Operation::of(&effect));
         assert!(before.is_none(), "operation {} has one effect", effect.operation);
-        let (group, entry) = (effect.group, effect.entry);
+        let (group, entry) = (effect.group, Arc::unwrap_or_clone(effect.entry));
         if let Some(record) = Record::from_created(group, &entry) {
             let records = BTreeMap::from([(1, record.clone())]);
             let mut kept = Kept { record, records, log: vec![entry], floor: 1, stays: BTreeMap::new(), told: 0 };

@@ -60,6 +60,8 @@ pub use quota::GroupQuota;
 pub use retention::Retention;
 pub use thread::{Storage, StorageOptions};
 
+use std::sync::Arc;
+
 use crate::group::{Entry, Record};
 use crate::ids::{GroupId, OperationId, Principal, UserId};
 
@@ -100,7 +102,7 @@ pub struct Effect {
     /// The group.
     pub group: GroupId,
     /// Its next entry.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
 }
 
 /// How far a user has received and read a group.

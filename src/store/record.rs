@@ -29,6 +29,8 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
+use std::sync::Arc;
+
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::group::{Entry, Event, Succession};
 use crate::ids::{Principal, UserId};
@@ -109,7 +111,7 @@ pub(crate) fn decode_effect(body: &[u8]) -> Result<Effect, DecodeError> {
         operation: reader.operation()?,
         fingerprint: reader.u64()?,
         group: reader.group()?,
-        entry: decode_entry(&mut reader)?,
+        entry: Arc::new(decode_entry(&mut reader)?),
     };
     ended(&reader)?;
     Ok(effect)

@@ -93,7 +93,7 @@ impl Model {
     }
 
     fn apply_effect(&mut self, effect: Effect) {
-        let entry = effect.entry.clone();
+        let entry = (*effect.entry).clone();
         if let Some(record) = Record::from_created(effect.group, &entry) {
             let kept = Kept { record, log: vec![entry], floor: 1 };
             assert!(self.groups.insert(effect.group, kept).is_none(), "a group id is made once");

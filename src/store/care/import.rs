@@ -5,6 +5,7 @@
 //! written. It is gone through twice: first nothing is written, then nothing can be wrong any more.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::archive::Archive;
 use crate::group::{Entry, Event, Record, Succession};
@@ -140,7 +141,7 @@ impl<'a> Importer<'a> {
         if self.pass == Pass::Write {
             let principal = Principal::Service(UserId::new(PRINCIPAL).expect("a legal name"));
             let operation = OperationId::random();
-            let change = Change::Effect(Effect { principal, operation, fingerprint: 0, group, entry });
+            let change = Change::Effect(Effect { principal, operation, fingerprint: 0, group, entry: Arc::new(entry) });
             self.bytes += change_bytes(&change);
             self.changes.push(change);
             if self.bytes >= BATCH_BYTES {

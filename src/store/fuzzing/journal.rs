@@ -10,6 +10,8 @@
 //! is known, and recovery can be held to it: it may refuse; what it accepts is a beginning of what was written, with
 //! everything in it that was known to be synced; and it stays, whatever becomes of the power.
 
+use std::sync::Arc;
+
 use arbitrary::{Result, Unstructured};
 
 use super::forge::Forged;
@@ -313,7 +315,7 @@ fn effect(input: &mut Unstructured<'_>, lsn: u64) -> Result<Effect> {
     let mut operation = [1; 16];
     operation[..8].copy_from_slice(&lsn.to_be_bytes());
     let operation = OperationId::from_bytes(operation).expect("not nil");
-    let entry = Entry { seq, version, at_ms: 1, sender: sender.clone(), by: None, event };
+    let entry = Arc::new(Entry { seq, version, at_ms: 1, sender: sender.clone(), by: None, event });
     Ok(Effect { principal: Principal::User(sender), operation, fingerprint: lsn, group, entry })
 }
 

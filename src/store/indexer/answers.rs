@@ -1,5 +1,7 @@
 //! Answering look-ups.
 
+use std::sync::Arc;
+
 use super::fold::mistaken;
 use super::fold_operations::operations_max;
 use super::{FoldError, Indexer};
@@ -338,7 +340,7 @@ impl<D: Disk> Indexer<D> {
 /// The entry of a group that a packet has, if it has one.
 fn entry_of(content: Content, group: GroupId) -> Option<Entry> {
     match content {
-        Content::Effect(effect) if effect.group == group => Some(effect.entry),
+        Content::Effect(effect) if effect.group == group => Some(Arc::unwrap_or_clone(effect.entry)),
         Content::Carried(Carried::Entry(CarriedEntry { group: of, entry, .. })) if of == group => Some(entry),
         _ => None,
     }

@@ -119,7 +119,7 @@ impl Model {
             next_change(dice, &mut self.records, users, number)
         };
         if let Change::Effect(effect) = &change {
-            self.logs.entry(effect.group).or_default().push(effect.entry.clone());
+            self.logs.entry(effect.group).or_default().push((*effect.entry).clone());
             if let Principal::User(user) = &effect.principal {
                 self.operations.entry(user.clone()).or_default().push(effect.fingerprint);
             }

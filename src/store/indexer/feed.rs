@@ -38,7 +38,7 @@ impl<D: Disk> Indexer<D> {
             if let Content::Effect(effect) = packet.content
                 && lsn > after.lsn
             {
-                let (seq, sender) = (effect.entry.seq, effect.entry.sender);
+                let (seq, sender) = (effect.entry.seq, effect.entry.sender.clone());
                 page.items.push(FeedItem { lsn, group: effect.group, seq, sender });
             }
         }

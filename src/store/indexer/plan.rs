@@ -12,6 +12,7 @@
 //! and folded, a slice changes what the next one sees; so one is under way at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::fold::mistaken;
 use super::{FoldError, Indexer};
@@ -163,7 +164,7 @@ impl<D: Disk> Indexer<D> {
                 if entry.event.changes_record() && !planted!("cleaner: records are not carried") {
                     self.plan_base(draft, group, placed.position)?;
                 }
-                self.plan_entry(draft, group, entry, written_ms)?;
+                self.plan_entry(draft, group, Arc::unwrap_or_clone(entry), written_ms)?;
             }
             Content::Marks(marks) | Content::Carried(Carried::Marks(marks)) => self.plan_marks(draft, marks)?,
             Content::Carried(Carried::Record(state)) => {

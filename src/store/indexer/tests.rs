@@ -160,7 +160,7 @@ pub(super) fn change(group: GroupId, entry: Entry, number: u64) -> Change {
         operation: OperationId::from_bytes(operation).unwrap(),
         fingerprint: number,
         group,
-        entry,
+        entry: Arc::new(entry),
     })
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::format_push_string, clippy::large_stack_arrays)]
 
+use std::sync::Arc;
+
 use super::packet::{Body, Packet, PacketError, WATERMARK_BYTES, encode};
 use super::recovery;
 use super::segment::{SEGMENT_HEADER_BYTES, segment_path};
@@ -34,7 +36,7 @@ pub(crate) fn effect(group: GroupId, seq: u64, version: u64, sender: &str, event
         operation: OperationId::from_bytes(operation).unwrap(),
         fingerprint: seq * 31,
         group,
-        entry: Entry { seq, version, at_ms: 1000 + seq, sender: user(sender), by: None, event },
+        entry: Arc::new(Entry { seq, version, at_ms: 1000 + seq, sender: user(sender), by: None, event }),
     })
 }
 
@@ -113,7 +115,7 @@ fn bodies_read_back_and_take_the_bytes_that_are_counted() {
     let mut changes: Vec<Change> = events.into_iter().map(|event| effect(group(3), 9, 9, "s", event)).collect();
     if let Some(Change::Effect(by_service)) = changes.first().cloned().as_mut() {
         by_service.principal = crate::ids::Principal::Service(b.clone());
-        by_service.entry.by = Some(b.clone());
+        Arc::make_mut(&mut by_service.entry).by = Some(b.clone());
         changes.push(Change::Effect(by_service.clone()));
     }
     changes.push(Change::Marks(vec![Mark { user: a, group: group(2), received: 7, read: 3 }; 5]));

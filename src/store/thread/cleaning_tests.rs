@@ -74,7 +74,7 @@ impl Changes {
         *version = if event.changes_record() { seq } else { *version };
         let change = effect(group(number as u8 + 1), seq, *version, "u0", event);
         if let Change::Effect(effect) = &change {
-            self.entries[number as usize].push(effect.entry.clone());
+            self.entries[number as usize].push((*effect.entry).clone());
         }
         change
     }

@@ -387,9 +387,10 @@ impl<D: Disk> IndexThread<D> {
             let _ = self.links.journal.send(journal::Message::Look);
         }
         let action = self.guarded(|thread| {
-            // A step may flush, and what it carries has to be flushed.
             let Self { cleaner, indexer: Some(indexer), reader, .. } = thread else { return Ok(None) };
-            if has_space(reader) { cleaner.poll(indexer, now_ms) } else { Ok(None) }
+            // A step may flush, and what it carries has to be flushed.
+            let has_room = !cleaner.is_busy(indexer, now_ms) || has_space(reader);
+            if has_room { cleaner.poll(indexer, now_ms) } else { Ok(None) }
         })?;
         let is_behind = self.indexer.as_ref().is_some_and(|indexer| self.cleaner.is_behind(indexer));
         self.links.backlog.set_cleaning_behind(is_behind);
@@ -445,7 +446,6 @@ impl<D: Disk> IndexThread<D> {
     }
 
     fn fold(&mut self, packets: &[(Placed, Content)], running_ms: u64) -> Result<(), FoldError> {
-        let has_space = has_space(&self.reader);
         let indexer = self.indexer()?;
         for (placed, content) in packets {
             indexer.fold(*placed, content, running_ms)?;
@@ -454,8 +454,8 @@ impl<D: Disk> IndexThread<D> {
             indexer.begin_flush();
         }
         // Under load the queue is never empty: a flush has to go on all the same.
-        if has_space && indexer.is_flushing() {
-            indexer.flush_step()?;
+        if indexer.is_flushing() && has_space(&self.reader) {
+            self.indexer()?.flush_step()?;
         }
         Ok(())
     }

@@ -24,8 +24,8 @@ const BATCH_OVERHEAD: usize = 2 * WATERMARK_BYTES;
 
 /// What the journal thread is told.
 pub(crate) enum Message {
-    /// Make this durable.
-    Commit { ticket: Ticket, change: Change },
+    /// Make these durable.
+    Commit(Vec<(Ticket, Change)>),
     /// A spare segment is there; the file is known to the spare thread's kind of disk.
     Spare(Box<dyn std::any::Any + Send>),
     /// Write this besides the changes.
@@ -126,16 +126,16 @@ impl<D: Disk> JournalThread<D> {
     fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), DiskError> {
         loop {
             let taken = self.take(queue)?;
-            if self.turn(&taken)? {
+            if self.turn(taken)? {
                 return Ok(());
             }
         }
     }
 
     /// Does what is to be done with what was taken; whether that was the last turn.
-    fn turn(&mut self, taken: &Taken) -> Result<bool, DiskError> {
-        self.commit(taken)?;
-        self.seal(taken)?;
+    fn turn(&mut self, taken: Taken) -> Result<bool, DiskError> {
+        self.commit(taken.commits, taken.bytes)?;
+        self.seal(taken.seals)?;
         self.go_on_releasing()?;
         self.want_spare();
         self.grant();
@@ -155,7 +155,7 @@ impl<D: Disk> JournalThread<D> {
         if is_idle && self.is_mark_due() {
             self.writer.mark(self.links.clock.now())?;
         }
-        self.turn(&taken)
+        self.turn(taken)
     }
 
     #[cfg(any(test, feature = "sim"))]
@@ -205,9 +205,9 @@ impl<D: Disk> JournalThread<D> {
 
     fn sort(&mut self, message: Message, taken: &mut Taken) {
         match message {
-            Message::Commit { ticket, change } => {
-                taken.bytes += change_bytes(&change);
-                taken.commits.push((ticket, change));
+            Message::Commit(commits) => {
+                taken.bytes += commits.iter().map(|(_, change)| change_bytes(change)).sum::<usize>();
+                taken.commits.extend(commits);
             }
             Message::Spare(spare) => {
                 if let Ok(spare) = spare.downcast::<Spare<D::File>>() {
@@ -226,35 +226,36 @@ impl<D: Disk> JournalThread<D> {
         }
     }
 
-    fn commit(&mut self, taken: &Taken) -> Result<(), DiskError> {
-        let slice = if self.may_write_slice(taken.bytes) { self.slice.take() } else { None };
+    fn commit(&mut self, commits: Vec<(Ticket, Change)>, bytes: usize) -> Result<(), DiskError> {
+        let slice = if self.may_write_slice(bytes) { self.slice.take() } else { None };
         let slice_bytes: usize = slice.iter().flat_map(|slice| &slice.carried).map(carried_bytes).sum();
         let fits_empty_segment = (slice_bytes + BATCH_OVERHEAD) as u64 <= self.writer.segment_room_bytes();
-        if taken.commits.is_empty() && !self.fits_here(slice_bytes) && fits_empty_segment {
+        if commits.is_empty() && !self.fits_here(slice_bytes) && fits_empty_segment {
             // The roll alone: a change that comes meanwhile waits for it, and not for the slice's sync besides.
             self.slice = slice;
             return self.writer.begin_next(self.links.clock.now());
         }
-        if taken.commits.is_empty() && slice.is_none() {
+        if commits.is_empty() && slice.is_none() {
             return Ok(());
         }
         self.links.backlog.wait_for_room();
         let now = self.links.clock.now();
         let lsn = self.writer.next_lsn();
-        for (_, change) in &taken.commits {
+        for (_, change) in &commits {
             self.touched.note(lsn, change);
         }
         let (carried, carrying) = slice.map_or((Vec::new(), None), |slice| {
             let (carried, carrying) = self.touched.what_is_true(slice);
             (carried, Some(carrying))
         });
-        let changes = taken.commits.iter().map(|(_, change)| change);
+        let changes = commits.iter().map(|(_, change)| change);
         let placed = self.writer.append(changes, &carried, now)?;
         self.batch_at_ms = self.links.clock.now().running_ms;
-        self.committed_bytes += taken.bytes as u64;
-        let lsns = placed.iter().take(taken.commits.len()).map(|placed| placed.lsn).collect();
+        self.committed_bytes += bytes as u64;
+        let last = commits.last().map(|(ticket, _)| *ticket);
+        let lsns = placed.iter().take(commits.len()).map(|placed| placed.lsn).collect();
         self.links.backlog.add(placed.iter().map(|placed| u64::from(placed.bytes)).sum());
-        let changes = taken.commits.iter().map(|(_, change)| Content::from(change.clone()));
+        let changes = commits.into_iter().map(|(_, change)| Content::from(change));
         let packets = placed.into_iter().zip(changes.chain(carried.into_iter().map(Content::from))).collect();
         // First the index's queue, then the report: a look-up that follows the report must find it folded.
         let (running_ms, origin) = (now.running_ms, index::Origin::Journal);
@@ -262,8 +263,8 @@ impl<D: Disk> JournalThread<D> {
         if sent.is_err() {
             self.links.backlog.give_up();
         }
-        if let Some((last, _)) = taken.commits.last() {
-            self.links.report.say(Event::Durable { ticket: *last, lsns });
+        if let Some(ticket) = last {
+            self.links.report.say(Event::Durable { ticket, lsns });
         }
         Ok(())
     }
@@ -284,8 +285,8 @@ impl<D: Disk> JournalThread<D> {
         bytes == 0 || (bytes + BATCH_OVERHEAD) as u64 <= self.writer.room_bytes()
     }
 
-    fn seal(&mut self, taken: &Taken) -> Result<(), DiskError> {
-        for reply in &taken.seals {
+    fn seal(&mut self, replies: Vec<Sender<Option<SealedLog>>>) -> Result<(), DiskError> {
+        for reply in replies {
             let sealed = if self.writer.spare_count() > 0 {
                 let last = self.writer.seal(self.links.clock.now())?;
                 Some(SealedLog { first: self.writer.first(), last })

@@ -45,7 +45,7 @@ use super::index::{IndexError, IndexHome};
 use super::indexer::Indexer;
 use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
-use super::{Event, GroupQuota, OpenError, Request, Retention};
+use super::{Change, Event, GroupQuota, OpenError, Request, Retention, Ticket, change_bytes};
 use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN, STOP_MS};
 #[cfg(test)]
 use journal::SealedLog;
@@ -60,6 +60,10 @@ const BACKLOG_PER_SEGMENT: u64 = 8;
 
 /// Bytes of changes that go into one batch; more waits for the next one.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of changes that come to the journal thread as one message at most, or little more: a batch is full by whole
+/// messages.
+const COMMITS_BYTES_MAX: usize = 256 * 1024;
 
 /// Room that the first grant is made of at least, if the disk has it.
 const START_ROOM_BYTES: u64 = 8 * PACKET_BYTES_MAX as u64;
@@ -144,17 +148,40 @@ impl Storage {
 
     /// Asks for something. Never blocks. After [`Event::Failed`] it is not answered any more.
     pub fn submit(&self, request: Request) {
-        // A thread that is gone has said `Failed`; there is nobody to tell.
-        let _ = match request {
-            Request::Commit { ticket, change } => {
-                self.commits.send(journal::Message::Commit { ticket, change }).is_ok()
+        self.submit_all([request]);
+    }
+
+    /// Asks for several things. The changes among them come to the journal together: one by one, the first would be
+    /// synced alone, and the others would wait for that.
+    pub fn submit_all(&self, requests: impl IntoIterator<Item = Request>) {
+        let (mut commits, mut bytes) = (Vec::new(), 0);
+        for request in requests {
+            match request {
+                Request::Commit { ticket, change } => {
+                    bytes += change_bytes(&change);
+                    commits.push((ticket, change));
+                    if bytes >= COMMITS_BYTES_MAX {
+                        self.commit(std::mem::take(&mut commits));
+                        bytes = 0;
+                    }
+                }
+                Request::Backup { read, path } => {
+                    // It has what was asked for before it.
+                    self.commit(std::mem::take(&mut commits));
+                    bytes = 0;
+                    self.backups.begin(read, path.into());
+                }
+                // A thread that is gone has said `Failed`; there is nobody to tell.
+                look_up => _ = self.look_ups.send(index::Message::LookUp(look_up)),
             }
-            Request::Backup { read, path } => {
-                self.backups.begin(read, path.into());
-                true
-            }
-            look_up => self.look_ups.send(index::Message::LookUp(look_up)).is_ok(),
-        };
+        }
+        self.commit(commits);
+    }
+
+    fn commit(&self, commits: Vec<(Ticket, Change)>) {
+        if !commits.is_empty() {
+            let _ = self.commits.send(journal::Message::Commit(commits));
+        }
     }
 
     /// The next event, if there is one. Never blocks.

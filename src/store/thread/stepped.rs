@@ -52,9 +52,9 @@ impl<D: Disk> Parts<D> {
 }
 
 impl<D: Disk> Stepped<D> {
-    /// Asks for something.
-    pub(crate) fn submit(&self, request: Request) {
-        self.storage.submit(request);
+    /// Asks for several things.
+    pub(crate) fn submit_all(&self, requests: impl IntoIterator<Item = Request>) {
+        self.storage.submit_all(requests);
     }
 
     /// The next event, if there is one.

@@ -127,6 +127,22 @@ fn fill(storage: &mut Waiting, messages: u64) {
 }
 
 #[test]
+fn changes_that_are_submitted_together_are_synced_together() {
+    let mut storage = Waiting::simulated(&SimulatedDisk::new(), &MemoryHome::default());
+    let members = vec![user("alice")];
+    let created = effect(group(1), 1, 1, "alice", GroupEvent::Created { title: "t".into(), members });
+    let message = |seq| effect(group(1), seq, 1, "alice", GroupEvent::Message { body: b"hello"[..].into() });
+    let changes = std::iter::once(created).chain((2..=1000).map(message));
+    let commits = (1..).map(Ticket).zip(changes).map(|(ticket, change)| Request::Commit { ticket, change });
+    storage.storage.submit_all(commits);
+    let first = storage.wait(|event| match event {
+        Event::Durable { ticket, lsns } => Some((ticket, lsns.len())),
+        _ => None,
+    });
+    assert_eq!(first, (Ticket(1000), 1000));
+}
+
+#[test]
 fn a_load_after_durable_sees_the_effect_and_a_clean_stop_keeps_it() {
     let directory = tempfile::tempdir().unwrap();
     let mut storage = Waiting::real(directory.path());
