@@ -153,6 +153,20 @@ fn a_peer_that_is_missing_is_named_and_the_others_go_on() {
 fn what_a_peer_does_not_do_is_not_compared() {
     let object = bench("send --senders 1 --seconds 0.05 --rounds 1 --peer nats");
     assert_eq!(object["peers"]["nats"], "not_comparable");
+    let object = bench("fanout --members 2 --seconds 0.05 --rounds 1 --peer raw-thread");
+    assert_eq!(object["peers"]["raw-thread"], "not_comparable");
+}
+
+#[test]
+fn the_raw_limit_may_sync_on_a_thread_of_its_own() {
+    for load in
+        ["send --senders 4", "fanout --members 7 --window 8 --stored", "latency --members 3 --groups 2 --stored"]
+    {
+        let object = bench(&format!("{load} --seconds 0.05 --rounds 2 --peer raw-thread"));
+        for name in ["rate", "p50"] {
+            assert!(positive(&object["peers"]["raw-thread"]["ratios"][name]), "{name} in {object}");
+        }
+    }
 }
 
 #[test]

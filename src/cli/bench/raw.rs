@@ -3,15 +3,19 @@
 //! It waits for requests, reads them, writes as many bytes into a file and syncs that if they are to be durable, and
 //! sends answers and pushes of the right lengths: what has come together is written, synced and sent together. It
 //! looks at nothing in a request but the number of the group in its first four bytes. It is measured as the server is.
+//!
+//! It waits for its disk, and everybody for it. Where that must not be ([`Plan::syncs_beside`]), a thread writes and
+//! syncs, and what comes meanwhile is read and waits for the next sync.
 
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender as Outlet};
 
 use clap::Args;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use serde::{Deserialize, Serialize};
 
 use super::failed;
@@ -21,6 +25,8 @@ use crate::cli::failure::Failure;
 const FILE_BYTES: u64 = 64 << 20;
 /// As much as the server reads at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Something is synced; senders have the tokens below.
+const SYNCED: Token = Token(usize::MAX);
 
 /// What it does: one line of JSON on its standard input, which stays open for as long as it is to live.
 #[derive(Serialize, Deserialize)]
@@ -36,6 +42,8 @@ pub(super) struct Plan {
     pub(super) greeting: Vec<u8>,
     /// Where to write what is to be durable.
     pub(super) file: Option<PathBuf>,
+    /// On a thread of its own.
+    pub(super) syncs_beside: bool,
 }
 
 /// The raw limit of `bench`, in a process of its own
@@ -135,6 +143,11 @@ struct Sender {
 
 impl Floor<'_> {
     fn run(&mut self, senders: Vec<TcpStream>) -> io::Result<()> {
+        if self.plan.syncs_beside
+            && let Some(log) = self.log.take()
+        {
+            return self.run_beside(senders, log);
+        }
         match <[TcpStream; 1]>::try_from(senders) {
             Ok([sender]) => self.run_alone(sender),
             Err(senders) => self.run_many(senders),
@@ -192,6 +205,39 @@ impl Floor<'_> {
         }
     }
 
+    fn run_beside(&mut self, senders: Vec<TcpStream>, log: &mut Log) -> io::Result<()> {
+        let mut poll = Poll::new()?;
+        let mut senders = register(&poll, senders)?;
+        let waker = Waker::new(poll.registry(), SYNCED)?;
+        let mut events = Events::with_capacity(1024);
+        let mut scratch = vec![0; READ_BYTES];
+        std::thread::scope(|scope| {
+            let (batches, to_sync) = mpsc::channel();
+            let (outlet, synced) = mpsc::channel();
+            scope.spawn(move || sync_all(log, &to_sync, &outlet, &waker));
+            loop {
+                poll.poll(&mut events, None)?;
+                let mut batch = Batch::default();
+                for event in events.iter().filter(|event| event.token() != SYNCED) {
+                    let sender = &mut senders[event.token().0];
+                    sender.read(&mut scratch, self.plan.request_bytes, &mut batch.requests)?;
+                    batch.senders.extend(std::iter::repeat_n(event.token().0, std::mem::take(&mut sender.whole)));
+                }
+                if !batch.senders.is_empty() {
+                    let _ = batches.send(batch);
+                }
+                while let Ok(batch) = synced.try_recv() {
+                    let Batch { requests, senders: slots } = batch?;
+                    requests.chunks_exact(self.plan.request_bytes).for_each(|request| self.count(request));
+                    for run in slots.chunk_by(|one, next| one == next) {
+                        senders[run[0]].socket.write_all(&self.plan.answer.repeat(run.len()))?;
+                    }
+                    self.push()?;
+                }
+            }
+        })
+    }
+
     fn count(&mut self, request: &[u8]) {
         let number = request.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let groups = self.counts.len();
@@ -215,6 +261,29 @@ impl Floor<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What was read together.
+#[derive(Default)]
+struct Batch {
+    requests: Vec<u8>,
+    /// Whose each of them is.
+    senders: Vec<usize>,
+}
+
+/// Writes and syncs what has come, all of it at once, and gives it back; until nothing comes any more.
+fn sync_all(log: &mut Log, batches: &Receiver<Batch>, synced: &Outlet<io::Result<Batch>>, waker: &Waker) {
+    while let Ok(mut batch) = batches.recv() {
+        for more in batches.try_iter() {
+            batch.requests.extend(more.requests);
+            batch.senders.extend(more.senders);
+        }
+        let outcome = log.append(&batch.requests).map(|()| batch);
+        // The round may be over.
+        if synced.send(outcome).is_err() || waker.wake().is_err() {
+            return;
+        }
     }
 }
 

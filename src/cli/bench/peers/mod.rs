@@ -49,6 +49,11 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Whether something is stored before it is answered.
+    fn is_durable(&self) -> bool {
+        !matches!(self.task, Task::Signal | Task::Idle)
+    }
+
     /// Whether nothing is measured but storing: what a peer without a disk cannot do. Stored messages are compared with
     /// peers that store nothing, which is harder on us.
     fn is_durable_alone(&self) -> bool {
@@ -144,6 +149,8 @@ pub(crate) enum PeerName {
     Nats,
     /// Mosquitto: MQTT 3.1.1, nothing acknowledged
     Mosquitto,
+    /// The raw limit with its sync on a thread of its own, as where a slow disk must not stop the connections
+    RawThread,
 }
 
 /// What came of starting a peer.
@@ -159,6 +166,7 @@ impl PeerName {
             Self::Redis => "redis",
             Self::Nats => "nats",
             Self::Mosquitto => "mosquitto",
+            Self::RawThread => "raw-thread",
         }
     }
 
@@ -171,6 +179,7 @@ impl PeerName {
             ))),
             Self::Nats => nats::Nats::start(load, directory),
             Self::Mosquitto => mosquitto::Mosquitto::start(load, directory),
+            Self::RawThread => raw::RawLimit::start_beside(load, directory),
         }
     }
 }

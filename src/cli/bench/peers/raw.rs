@@ -11,7 +11,7 @@ use super::super::child::{Child, PATIENCE};
 use super::super::failed;
 use super::super::raw::Plan;
 use super::roundtable::{Frames, cut};
-use super::{Cut, Load, Peer, Seat, Task};
+use super::{Absent, Cut, Load, Peer, PeerName, Seat, Started, Task};
 use crate::cli::failure::Failure;
 
 pub(in crate::cli::bench) struct RawLimit {
@@ -20,12 +20,24 @@ pub(in crate::cli::bench) struct RawLimit {
     address: SocketAddr,
     task: Task,
     request: Vec<u8>,
+    syncs_beside: bool,
 }
 
 impl RawLimit {
     pub(in crate::cli::bench) fn start(load: &Load, directory: &Path) -> Result<Self, Failure> {
+        Self::start_one(load, directory, false)
+    }
+
+    /// The raw limit of a server that does not let a slow disk stop its connections: it syncs on a thread of its own.
+    pub(super) fn start_beside(load: &Load, directory: &Path) -> Result<Started, Failure> {
+        if load.is_durable() {
+            return Ok(Started::Peer(Box::new(Self::start_one(load, directory, true)?)));
+        }
+        Ok(Started::Absent(Absent::NotComparable("nothing is stored here, so it is the raw limit")))
+    }
+
+    fn start_one(load: &Load, directory: &Path, syncs_beside: bool) -> Result<Self, Failure> {
         let Frames { request, push, answer } = Frames::of(load);
-        let durable = !matches!(load.task, Task::Signal | Task::Idle);
         let pushes = load.receivers() > 0;
         let mut greeting = Vec::new();
         Push::Ready.encode_frame(&mut greeting);
@@ -37,24 +49,29 @@ impl RawLimit {
             request_bytes: request.len(),
             answer,
             push,
-            file: durable.then(|| directory.join("raw")),
+            file: load.is_durable().then(|| directory.join(name(syncs_beside))),
+            syncs_beside,
         };
         let (child, input, said) = Child::own("raw", &plan, |line| line.starts_with("listening on "))?;
         let line = said.await_ready(PATIENCE)?;
         let address = line.rsplit(' ').next().and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| failed(format!("the raw limit says no address: {line}")))?;
-        Ok(Self { process: Some((child, input)), address, task: load.task, request })
+        Ok(Self { process: Some((child, input)), address, task: load.task, request, syncs_beside })
     }
 
     /// One that somebody else has started, for the same load.
     pub(in crate::cli::bench) fn running(load: &Load, address: SocketAddr) -> Self {
-        Self { process: None, address, task: load.task, request: Frames::of(load).request }
+        Self { process: None, address, task: load.task, request: Frames::of(load).request, syncs_beside: false }
     }
+}
+
+fn name(syncs_beside: bool) -> &'static str {
+    if syncs_beside { PeerName::RawThread.word() } else { "raw" }
 }
 
 impl Peer for RawLimit {
     fn name(&self) -> &'static str {
-        "raw"
+        name(self.syncs_beside)
     }
 
     fn process(&self) -> Option<u32> {
