@@ -12,15 +12,16 @@
 //! because only the newest is asked whether it has a packet already.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 use super::index::{BATCH_BYTES_MAX, Batch, Direction, Index, IndexError};
-use super::tables::{AppliedValue, Stored, Value, applied_key};
+use super::tables::{AppliedValue, Key, Stored, Value, applied_key};
 
 /// Values that are not in the index, and about how much memory they take.
 #[derive(Default)]
 struct Layer {
-    values: BTreeMap<Vec<u8>, Option<Stored>>,
+    values: BTreeMap<Key, Option<Stored>>,
     memory_bytes: usize,
 }
 
@@ -29,10 +30,25 @@ impl Layer {
         self.values.get(key)
     }
 
-    fn put(&mut self, key: Vec<u8>, stored: Option<Stored>) {
-        let bytes = memory_bytes(&key);
-        if self.values.insert(key, stored).is_none() {
-            self.memory_bytes += bytes;
+    fn put(&mut self, key: &[u8], stored: Option<Stored>) {
+        if self.values.insert(Key::from_slice(key), stored).is_none() {
+            self.memory_bytes += memory_bytes(key);
+        }
+    }
+
+    /// The value of a key; if there is none yet, the one that `below` gives.
+    fn value_or(
+        &mut self,
+        key: &[u8],
+        below: impl FnOnce() -> Result<Option<Stored>, IndexError>,
+    ) -> Result<&mut Option<Stored>, IndexError> {
+        match self.values.entry(Key::from_slice(key)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let stored = entry.insert(below()?);
+                self.memory_bytes += memory_bytes(key);
+                Ok(stored)
+            }
         }
     }
 
@@ -90,7 +106,7 @@ impl Overlay {
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Stored>, IndexError> {
         match self.active.get(key).or_else(|| self.frozen.get(key)) {
             Some(stored) => Ok(stored.clone()),
-            None => self.index.value(key)?.map(|bytes| decode(key, &bytes)).transpose(),
+            None => indexed(&*self.index, key),
         }
     }
 
@@ -110,21 +126,22 @@ impl Overlay {
     /// The same in one of the layers: in the frozen one only what the active one says nothing of.
     pub(crate) fn edit_in(&mut self, age: Age, key: &[u8]) -> Result<&mut Option<Stored>, IndexError> {
         self.check_layer(age, key);
-        if !self.layer(age).values.contains_key(key) {
-            let stored = self.value(key)?;
-            self.layer(age).put(key.to_vec(), stored);
+        let Self { index, active, frozen, .. } = self;
+        match age {
+            Age::Active => active
+                .value_or(key, || frozen.get(key).map_or_else(|| indexed(&**index, key), |stored| Ok(stored.clone()))),
+            Age::Frozen => frozen.value_or(key, || indexed(&**index, key)),
         }
-        self.layer(age).values.get_mut(key).ok_or_else(|| IndexError("unreachable".to_owned()))
     }
 
     /// Puts a value.
-    pub(crate) fn put(&mut self, key: Vec<u8>, stored: Stored) {
+    pub(crate) fn put(&mut self, key: &[u8], stored: Stored) {
         self.put_in(Age::Active, key, stored);
     }
 
     /// The same in one of the layers.
-    pub(crate) fn put_in(&mut self, age: Age, key: Vec<u8>, stored: Stored) {
-        self.check_layer(age, &key);
+    pub(crate) fn put_in(&mut self, age: Age, key: &[u8], stored: Stored) {
+        self.check_layer(age, key);
         self.layer(age).put(key, Some(stored));
     }
 
@@ -141,7 +158,7 @@ impl Overlay {
     }
 
     /// Removes a value.
-    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+    pub(crate) fn remove(&mut self, key: &[u8]) {
         self.active.put(key, None);
     }
 
@@ -180,9 +197,9 @@ impl Overlay {
     /// newer keys are lower and only the lowest is ever changed: it spares the index a scan for each packet.
     pub(crate) fn lowest_newest_first(&self, low: &[u8], high: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         for layer in [&self.active, &self.frozen] {
-            let mut range = layer.values.range(low.to_vec()..=high.to_vec());
+            let mut range = layer.values.range::<[u8], _>((Bound::Included(low), Bound::Included(high)));
             if let Some((key, _)) = range.find(|(_, stored)| stored.is_some()) {
-                return Ok(Some(key.clone()));
+                return Ok(Some(key.to_vec()));
             }
         }
         Ok(self.nearest(low, high, Direction::Ascending)?.map(|(key, _)| key))
@@ -246,7 +263,7 @@ impl Overlay {
                 break;
             }
             room -= bytes;
-            batch.push((key.clone(), value));
+            batch.push((key.to_vec(), value));
         }
         let written = batch.len();
         let done = above.is_none() && written == self.frozen.values.len();
@@ -274,12 +291,12 @@ fn nearest_in(layer: &Layer, low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>, direct
     if is_empty(low, high) {
         return None;
     }
-    let mut range = layer.values.range((low.clone(), high.clone()));
+    let mut range = layer.values.range::<[u8], _>((low.as_ref().map(Vec::as_slice), high.as_ref().map(Vec::as_slice)));
     let item = match direction {
         Direction::Ascending => range.next(),
         Direction::Descending => range.next_back(),
     };
-    item.map(|(key, _)| key.clone())
+    item.map(|(key, _)| key.to_vec())
 }
 
 /// What a value of a table takes in a layer with its key, about: a record of a small group, and few full ones of lists that
@@ -299,6 +316,10 @@ fn is_empty(low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>) -> bool {
         (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => low >= high,
         _ => false,
     }
+}
+
+fn indexed(index: &dyn Index, key: &[u8]) -> Result<Option<Stored>, IndexError> {
+    index.value(key)?.map(|bytes| decode(key, &bytes)).transpose()
 }
 
 fn decode(key: &[u8], bytes: &[u8]) -> Result<Stored, IndexError> {

@@ -52,9 +52,10 @@
 mod keys;
 
 pub(crate) use keys::{
-    applied_key, changes_key, crowd_ends, crowd_key, crowd_user, extents_first, extents_key, former_ends, former_group,
-    former_key, former_table_ends, former_user, group_key, group_key_of, memberships_ends, memberships_first,
-    memberships_key, memberships_user, operations_key, operations_principal, state_group, state_key, state_key_of,
+    Key, applied_key, changes_key, crowd_ends, crowd_key, crowd_user, extents_first, extents_key, former_ends,
+    former_group, former_key, former_table_ends, former_user, group_key, group_key_of, memberships_ends,
+    memberships_first, memberships_key, memberships_user, operations_key, operations_principal, state_group, state_key,
+    state_key_of,
 };
 
 use super::index::ITEM_BYTES_MAX;

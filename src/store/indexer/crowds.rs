@@ -55,7 +55,7 @@ impl<D: Disk> Indexer<D> {
             (Step::Ended, Some(before)) => before.groups.saturating_sub(1),
         };
         let after = CrowdValue { groups, last };
-        self.overlay.put_in(age, crowd_key(user), Stored { lsn, value: Value::Crowd(after) });
+        self.overlay.put_in(age, &crowd_key(user), Stored { lsn, value: Value::Crowd(after) });
         let limit = self.quota.of(user);
         let (was, is) = (before.is_some_and(|before| before.groups >= limit), groups >= limit);
         if was != is {

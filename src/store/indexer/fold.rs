@@ -92,7 +92,7 @@ impl<D: Disk> Indexer<D> {
         let change = (version, placed.position);
         let fresh = || Stored { lsn: placed.lsn, value: Value::Changes(vec![change]) };
         if last == 0 {
-            self.overlay.put(changes_key(group, version), fresh());
+            self.overlay.put(&changes_key(group, version), fresh());
             return Ok(version);
         }
         let key = changes_key(group, last);
@@ -107,7 +107,7 @@ impl<D: Disk> Indexer<D> {
             stored.lsn = placed.lsn;
             return Ok(last);
         }
-        self.overlay.put(changes_key(group, version), fresh());
+        self.overlay.put(&changes_key(group, version), fresh());
         Ok(version)
     }
 
@@ -133,11 +133,11 @@ impl<D: Disk> Indexer<D> {
     pub(super) fn remove_group(&mut self, group: GroupId) -> Result<(), FoldError> {
         if let Some(value) = self.group_value(group)? {
             self.live_bytes = self.live_bytes.saturating_sub(record_bytes(value.members_count));
-            self.overlay.remove(group_key(group));
+            self.overlay.remove(&group_key(group));
         }
         if let Some(state) = self.state(group)? {
             self.live_bytes = self.live_bytes.saturating_sub(self.kept_bytes(&state));
-            self.overlay.remove(state_key(group));
+            self.overlay.remove(&state_key(group));
         }
         self.remove_changes(group, u64::MAX)?;
         self.remove_range(&extents_key(group, 0), &extents_key(group, u64::MAX))
@@ -145,7 +145,7 @@ impl<D: Disk> Indexer<D> {
 
     fn remove_range(&mut self, low: &[u8], high: &[u8]) -> Result<(), FoldError> {
         while let Some((key, _)) = self.overlay.nearest(low, high, Direction::Ascending)? {
-            self.overlay.remove(key);
+            self.overlay.remove(&key);
         }
         Ok(())
     }

@@ -89,10 +89,10 @@ impl<D: Disk> Indexer<D> {
             let before = memberships.len();
             memberships.retain(|membership| membership.joined > 0);
             if memberships.is_empty() {
-                self.overlay.remove(key.clone());
+                self.overlay.remove(&key);
             } else if memberships.len() < before {
                 let swept = Stored { lsn: stored.lsn, value: Value::Memberships(memberships) };
-                self.overlay.put(key.clone(), swept);
+                self.overlay.put(&key, swept);
             }
             low = behind(key);
         }

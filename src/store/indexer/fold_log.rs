@@ -148,7 +148,7 @@ impl<D: Disk> Indexer<D> {
         if next.is_none() {
             state.extents_last = first;
         }
-        self.overlay.put(extents_key(group, first), Stored { lsn, value: Value::Extents(higher) });
+        self.overlay.put(&extents_key(group, first), Stored { lsn, value: Value::Extents(higher) });
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl<D: Disk> Indexer<D> {
                 });
             }
             if extents.is_empty() {
-                self.overlay.remove(key.clone());
+                self.overlay.remove(&key);
             }
             low = key;
             low.push(0);

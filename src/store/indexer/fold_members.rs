@@ -77,7 +77,7 @@ impl<D: Disk> Indexer<D> {
         if self.overlay.value(&former)?.is_some()
             && self.membership(user, group)?.is_none_or(|membership| membership.until.is_none())
         {
-            self.overlay.remove(former);
+            self.overlay.remove(&former);
         }
         Ok(())
     }
@@ -99,7 +99,7 @@ impl<D: Disk> Indexer<D> {
                 self.drop_membership(lsn, user, group)
             }
             Some(_) => {
-                self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(*until) });
+                self.overlay.put(&former_key(group, user), Stored { lsn, value: Value::Former(*until) });
                 Ok(())
             }
             None => Ok(()),
@@ -171,7 +171,7 @@ impl<D: Disk> Indexer<D> {
         memberships.shrink_to_fit();
         let lsn = *lsn;
         let Some(first) = higher.first().map(|membership| *membership.group.as_bytes()) else { return Ok(None) };
-        self.overlay.put_in(age, memberships_key(user, first), Stored { lsn, value: Value::Memberships(higher) });
+        self.overlay.put_in(age, &memberships_key(user, first), Stored { lsn, value: Value::Memberships(higher) });
         Ok(next.is_none().then_some(first))
     }
 
@@ -195,7 +195,7 @@ impl<D: Disk> Indexer<D> {
         if ends {
             self.fold_crowd(Age::Active, lsn, user, crowd, Step::Ended)?;
         }
-        self.overlay.put(former_key(group, user), Stored { lsn, value: Value::Former(seq) });
+        self.overlay.put(&former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
     }
 
@@ -255,7 +255,7 @@ impl<D: Disk> Indexer<D> {
     fn confirm_former(&mut self, user: &UserId, group: GroupId) -> Result<(), FoldError> {
         let former = former_key(group, user);
         if self.overlay.value(&former)?.is_some() && self.membership(user, group)?.is_none() {
-            self.overlay.remove(former);
+            self.overlay.remove(&former);
         }
         Ok(())
     }
@@ -269,10 +269,10 @@ impl<D: Disk> Indexer<D> {
             memberships.retain(|membership| membership.group != group);
             stored.lsn = stored.lsn.max(lsn);
             if memberships.is_empty() {
-                self.overlay.remove(key);
+                self.overlay.remove(&key);
             }
         }
-        self.overlay.remove(former_key(group, user));
+        self.overlay.remove(&former_key(group, user));
         Ok(())
     }
 
@@ -285,7 +285,7 @@ impl<D: Disk> Indexer<D> {
             };
             let is_current = self.membership(&user, group)?.is_some_and(|membership| membership.until.is_none());
             if is_current {
-                self.overlay.remove(key.clone());
+                self.overlay.remove(&key);
             } else if until < floor {
                 self.drop_membership(lsn, &user, group)?;
             }

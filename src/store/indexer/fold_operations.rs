@@ -137,7 +137,7 @@ impl<D: Disk> Indexer<D> {
             older -= count;
             self.live_bytes = self.live_bytes.saturating_sub(count * OPERATION_BYTES);
             high.clone_from(&key);
-            self.overlay.remove(key);
+            self.overlay.remove(&key);
         }
         if let Some(behind) = self.trimmed.get_mut(principal) {
             *behind = high;
@@ -156,7 +156,7 @@ impl<D: Disk> Indexer<D> {
     }
 
     fn put_operations(&mut self, principal: &Principal, first_lsn: u64, value: OperationsValue, lsn: u64) {
-        self.overlay.put(operations_key(principal, first_lsn), Stored { lsn, value: Value::Operations(value) });
+        self.overlay.put(&operations_key(principal, first_lsn), Stored { lsn, value: Value::Operations(value) });
     }
 
     /// The LSN of the oldest operation of a principal that is kept.

@@ -32,6 +32,7 @@ fn index_growth() {
     let reader = JournalReader::new(SimulatedDisk::new(), 1 << 26);
     let home = SledHome::new(directory.path().join("index"));
     let mut indexer = Indexer::new(home.open().unwrap(), reader, [9; 16]).unwrap();
+    indexer.joinings.settle_many();
     let mut random = StdRng::seed_from_u64(1);
     let part = (groups / 10).max(1);
     let (mut folding, mut flushing) = (0.0, 0.0);

@@ -8,22 +8,22 @@
 //! is in the active one.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::Indexer;
 use crate::ids::{GroupId, UserId};
 use crate::store::disk::Disk;
 use crate::store::index::IndexError;
 use crate::store::overlay::Age;
-use crate::store::tables::{MEMBERSHIPS_PER_VALUE, memberships_key, memberships_user};
+use crate::store::tables::{Key, MEMBERSHIPS_PER_VALUE, memberships_key, memberships_user};
 
 /// Memory of a user here, and of each of its joinings.
 const USER_BYTES: usize = 160;
 const JOINING_BYTES: usize = 48;
 /// Joinings of one user that wait in a layer: to settle them is one step, and its row of crowds is counted anew by it.
 const WAITING_MAX: usize = 64;
-/// Users who are settled before a batch of a flush: about as many as have their values in one. Tests and the simulator
-/// have few users, and go on one by one, so that anything may come in between.
-const SETTLED_PER_STEP: usize = if cfg!(any(test, feature = "sim")) { 1 } else { 128 };
+/// Users who are settled before a batch of a flush: about as many as have their values in one.
+const SETTLED_PER_STEP: usize = 128;
 
 /// A user's membership from a group's first entry on.
 #[derive(Clone, Copy, Debug)]
@@ -43,18 +43,34 @@ struct OfUser {
 }
 
 /// By the first key of a user's memberships, so in the order in which those are flushed.
-type Layer = BTreeMap<Vec<u8>, OfUser>;
+type Layer = BTreeMap<Key, OfUser>;
 
 /// The joinings of all users.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Joinings {
     active: Layer,
     active_count: usize,
     frozen: Layer,
     frozen_count: usize,
+    settled_per_step: usize,
+}
+
+impl Default for Joinings {
+    fn default() -> Self {
+        // Tests and the simulator have few users, and go on one by one, so that anything may come in between.
+        let settled_per_step = if cfg!(any(test, feature = "sim")) { 1 } else { SETTLED_PER_STEP };
+        let (active, frozen) = (Layer::new(), Layer::new());
+        Self { active, active_count: 0, frozen, frozen_count: 0, settled_per_step }
+    }
 }
 
 impl Joinings {
+    /// As many users at a step of a flush as where it is not a test.
+    #[cfg(test)]
+    pub(super) fn settle_many(&mut self) {
+        self.settled_per_step = SETTLED_PER_STEP;
+    }
+
     /// Memory of those that are not frozen, about.
     pub(super) fn active_bytes(&self) -> usize {
         self.active.len() * USER_BYTES + self.active_count * JOINING_BYTES
@@ -84,7 +100,10 @@ impl Joinings {
 
     /// The first key of the next user that has any.
     pub(super) fn next_key(&self, low: &[u8]) -> Option<Vec<u8>> {
-        let next = |layer: &Layer| layer.range(low.to_vec()..).next().map(|(key, _)| key.clone());
+        let next = |layer: &Layer| {
+            let mut above = layer.range::<[u8], _>((Bound::Included(low), Bound::Unbounded));
+            above.next().map(|(key, _)| key.to_vec())
+        };
         [next(&self.active), next(&self.frozen)].into_iter().flatten().min()
     }
 
@@ -104,7 +123,7 @@ impl<D: Disk> Indexer<D> {
     pub(super) fn note_joining(&mut self, lsn: u64, user: &UserId, group: GroupId, seq: u64) -> Result<(), IndexError> {
         let key = memberships_key(user, [0; 16]);
         let joining = Joining { lsn, group, seq };
-        let waiting_max = if let Some(of_user) = self.joinings.active.get_mut(&key) {
+        let waiting_max = if let Some(of_user) = self.joinings.active.get_mut(key.as_slice()) {
             if of_user.joinings.len() < of_user.waiting_max {
                 of_user.joinings.push(joining);
                 self.joinings.active_count += 1;
@@ -115,7 +134,7 @@ impl<D: Disk> Indexer<D> {
             self.waiting_max(user, &key)?
         };
         if waiting_max > 0 {
-            self.joinings.active.insert(key, OfUser { joinings: vec![joining], waiting_max });
+            self.joinings.active.insert(Key::from_vec(key), OfUser { joinings: vec![joining], waiting_max });
             self.joinings.active_count += 1;
             return Ok(());
         }
@@ -160,7 +179,7 @@ impl<D: Disk> Indexer<D> {
         {
             return Ok(Some(bound));
         }
-        for _ in 0..SETTLED_PER_STEP {
+        for _ in 0..self.joinings.settled_per_step {
             let Some(user) = self.joinings.last_frozen() else { break };
             self.settle_in(Age::Frozen, &user)?;
         }

@@ -1,8 +1,14 @@
 //! The keys of the index: made of what they name, and read back.
 
+use smallvec::SmallVec;
+
 use crate::codec::{Reader, Writer};
 use crate::ids::{GroupId, Principal, UserId};
 use crate::store::record::{decode_principal, principal_parts};
+
+/// A key of a value in memory. Trees of these are searched for most of what is folded: so the bytes stand in the tree, and
+/// not behind a pointer, unless the name of a user is long.
+pub(crate) type Key = SmallVec<[u8; 32]>;
 
 fn key(table: u8, fields: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut key = vec![table];
