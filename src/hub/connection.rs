@@ -1,6 +1,7 @@
 //! Connections: what the hub knows of each, and keys that a later connection in the same slot cannot be taken for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 
 use slab::Slab;
 
@@ -25,6 +26,24 @@ impl ConnectionKey {
     /// The slot: small, dense, used again after the connection is gone.
     pub fn slot(self) -> usize {
         self.slot as usize
+    }
+}
+
+/// A moment on the monotonic clock, if there is one: half of an `Option<u64>`, for each connection has several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Since(Option<NonZeroU64>);
+
+impl Since {
+    pub(super) fn at(ms: u64) -> Self {
+        Self(NonZeroU64::new(ms.saturating_add(1)))
+    }
+
+    pub(super) fn ms(self) -> Option<u64> {
+        self.0.map(|next_ms| next_ms.get() - 1)
+    }
+
+    pub(super) fn is_some(self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -197,11 +216,11 @@ pub(super) struct Connection {
     /// The same on the wall clock, to be shown.
     pub(super) accepted_wall_ms: u64,
     pub(super) heard_ms: u64,
-    /// Since when an unfinished frame waits; `None` if none does.
-    pub(super) frame_since_ms: Option<u64>,
+    /// Since when an unfinished frame waits, if one does.
+    pub(super) frame_since: Since,
     /// The socket did not take all that waits: when it last took something, or first took nothing. Most output never
     /// waits for its socket, and needs no deadline.
-    pub(super) stuck_since_ms: Option<u64>,
+    pub(super) stuck_since: Since,
     pub(super) closing_ms: u64,
     /// The deadline that is in the timer queue.
     pub(super) timer_ms: u64,
@@ -230,8 +249,8 @@ impl Connection {
             accepted_ms: now_ms,
             accepted_wall_ms: now.wall_ms,
             heard_ms: now_ms,
-            frame_since_ms: None,
-            stuck_since_ms: None,
+            frame_since: Since::default(),
+            stuck_since: Since::default(),
             closing_ms: 0,
             timer_ms: u64::MAX,
             malformed_since_ms: now_ms,
@@ -297,12 +316,12 @@ impl Connection {
         {
             first = first.min((self.heard_ms + session.silence_ms, Overdue::Silence));
         }
-        if let Some(since_ms) = self.frame_since_ms
+        if let Some(since_ms) = self.frame_since.ms()
             && !self.is_paused()
         {
             first = first.min((since_ms + FRAME_STALL_MS, Overdue::Frame));
         }
-        if let Some(since_ms) = self.stuck_since_ms {
+        if let Some(since_ms) = self.stuck_since.ms() {
             first = first.min((since_ms + OUTPUT_STALL_MS, Overdue::Output));
         }
         first

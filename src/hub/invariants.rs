@@ -54,7 +54,7 @@ impl Hub {
             let begins_anew = self.resumed.contains(&key) && matches!(overdue, Overdue::Silence | Overdue::Frame);
             assert!(connection.timer_ms <= deadline_ms || begins_anew, "no deadline is missed");
             assert!(self.timers.contains(&(connection.timer_ms, key)));
-            let is_stuck = connection.stuck_since_ms.is_some();
+            let is_stuck = connection.stuck_since.is_some();
             assert!(!is_stuck || connection.closing || !connection.outbox.is_empty(), "what is stuck waits");
             assert_eq!(self.dirty.times(key), usize::from(connection.dirty), "a dirty connection is queued once");
             assert_eq!(self.held_back.contains(&key), connection.held_back);

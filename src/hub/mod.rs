@@ -63,7 +63,7 @@ use crate::store::{Event, ReadId, Request as StoreRequest, Ticket};
 use crate::wire::{ErrorBody, ErrorCode, Push, Reply};
 use burst::Burst;
 use cache::Cache;
-use connection::{Connection, Connections, State};
+use connection::{Connection, Connections, Since, State};
 use directory::Directory;
 use dirty::{Company, Dirty};
 use feed::Feeds;
@@ -247,7 +247,7 @@ impl Hub {
         self.output_bytes -= connection.outbox.consume(count);
         let is_empty = connection.outbox.is_empty();
         if is_empty || count > 0 {
-            connection.stuck_since_ms = None;
+            connection.stuck_since = Since::default();
         }
         if connection.closing {
             if is_empty {
@@ -273,9 +273,9 @@ impl Hub {
         self.now = now;
         if let Some(connection) = self.connections.find_mut(key)
             && !connection.outbox.is_empty()
-            && connection.stuck_since_ms.is_none()
+            && !connection.stuck_since.is_some()
         {
-            connection.stuck_since_ms = Some(now.monotonic_ms);
+            connection.stuck_since = Since::at(now.monotonic_ms);
             self.arm(key);
         }
     }
@@ -475,7 +475,7 @@ impl Hub {
             self.dirty.push(key, company);
         }
         if before == 0 {
-            connection.stuck_since_ms = None;
+            connection.stuck_since = Since::default();
         }
     }
 

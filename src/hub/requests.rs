@@ -1,7 +1,7 @@
 //! From frames to requests: the order of checks that stands between a peer's bytes and everything else.
 
 use super::Hub;
-use super::connection::ConnectionKey;
+use super::connection::{ConnectionKey, Since};
 use super::hello::VERSION_MESSAGE;
 use super::operations::ParkedCreate;
 use super::permit::{permit, sort_of};
@@ -51,7 +51,11 @@ impl Hub {
         let now_ms = self.now.monotonic_ms;
         if let Some(connection) = self.connections.find_mut(key) {
             let waits = connection.deframer.buffered_bytes() > 0;
-            connection.frame_since_ms = if waits { connection.frame_since_ms.or(Some(now_ms)) } else { None };
+            if !waits {
+                connection.frame_since = Since::default();
+            } else if !connection.frame_since.is_some() {
+                connection.frame_since = Since::at(now_ms);
+            }
         }
         self.arm(key);
     }
@@ -62,7 +66,9 @@ impl Hub {
         if let Some(connection) = self.connections.find_mut(key) {
             // It could not be heard while it was not read.
             connection.heard_ms = now.monotonic_ms;
-            connection.frame_since_ms = connection.frame_since_ms.map(|_| now.monotonic_ms);
+            if connection.frame_since.is_some() {
+                connection.frame_since = Since::at(now.monotonic_ms);
+            }
         }
         self.take_frames(key);
         self.recount_input(key);
@@ -90,7 +96,7 @@ impl Hub {
 
     fn take_request(&mut self, key: ConnectionKey, header: Header, request: Result<Asked, Bad>) {
         let Some(connection) = self.connections.find_mut(key) else { return };
-        connection.frame_since_ms = None;
+        connection.frame_since = Since::default();
         connection.in_flight += 1;
         connection.request_bytes += header.body_bytes as usize;
         self.counters.requests += 1;
