@@ -67,7 +67,7 @@ pub const OUTPUT_STALL_MS: u64 = 10_000;
 pub const BUFFER_BYTES_TOTAL: usize = 256 * 1024 * 1024;
 
 /// Requests of one connection with large answers (history, a group, the list of groups) that are under way at once.
-pub const LARGE_IN_FLIGHT_MAX: usize = 1;
+pub const LARGE_IN_FLIGHT_MAX: u8 = 1;
 /// Requests of one connection without an answer above which its reading pauses.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// The same for a service, which acts for many users.

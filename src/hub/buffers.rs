@@ -12,7 +12,7 @@ impl Hub {
     /// Counts anew what a connection has sent and what is not done yet.
     pub(super) fn recount_input(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.find_mut(key) else { return };
-        let bytes = connection.deframer.buffered_bytes() + connection.request_bytes;
+        let bytes = connection.deframer.buffered_bytes() + connection.request_bytes as usize;
         self.input_bytes = self.input_bytes + bytes - connection.counted_input;
         connection.counted_input = bytes;
     }

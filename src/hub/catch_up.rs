@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Hub;
-use super::connection::{Basis, Behind, Collecting, ConnectionKey, Loading, Notices, Presence};
+use super::connection::{Basis, Behind, Collecting, ConnectionKey, Lacks, Loading, Notices, Presence};
 use super::dirty::Company;
 use super::outbox::SharedFrame;
 use super::reads::PendingRead;
@@ -120,9 +120,9 @@ impl Hub {
         }
         if let Some(session) = self.connections.find_mut(key).and_then(|connection| connection.session_mut()) {
             session.notices = Notices::new(behind.keys().copied());
-            session.behind = behind;
-            // Told when they are released.
-            session.behind.append(&mut joining);
+            // Those who join are told when that is released.
+            behind.append(&mut joining);
+            session.behind = Lacks::new(behind);
             session.ready_owed = true;
         }
         self.tell_notices(key);

@@ -63,7 +63,7 @@ pub(super) struct Session {
     pub(super) role: Role,
     pub(super) device: DeviceId,
     /// Silence after which it is dead.
-    pub(super) silence_ms: u64,
+    pub(super) silence_ms: u32,
     /// When its token ends, leeway included, on the monotonic clock.
     pub(super) token_ends_ms: u64,
     /// Whether it was asked for a new one.
@@ -71,7 +71,7 @@ pub(super) struct Session {
     pub(super) presence: Presence,
     /// The groups that are not live on this connection, each with what is owed or awaited. A group of the user that is
     /// not in here is live, if the presence is `Attached`.
-    pub(super) behind: BTreeMap<GroupId, Behind>,
+    pub(super) behind: Lacks,
     /// Groups of `behind` about which something has to be told, in order.
     pub(super) notices: Notices,
     /// Notices that wait for their group to be loaded: at most [`CATCH_UP_LOADS`](crate::limits::CATCH_UP_LOADS).
@@ -150,6 +150,51 @@ impl Notices {
     }
 }
 
+/// Groups that are not live on a connection. Most of the time there are none, and then it takes no memory.
+#[derive(Debug, Default)]
+pub(super) struct Lacks {
+    groups: Option<Box<Groups>>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    behind: BTreeMap<GroupId, Behind>,
+}
+
+impl Lacks {
+    pub(super) fn new(behind: BTreeMap<GroupId, Behind>) -> Self {
+        Self { groups: (!behind.is_empty()).then(|| Box::new(Groups { behind })) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.groups.as_ref().map_or(0, |groups| groups.behind.len())
+    }
+
+    pub(super) fn contains_key(&self, group: &GroupId) -> bool {
+        self.get(group).is_some()
+    }
+
+    pub(super) fn get(&self, group: &GroupId) -> Option<&Behind> {
+        self.groups.as_ref()?.behind.get(group)
+    }
+
+    pub(super) fn get_mut(&mut self, group: &GroupId) -> Option<&mut Behind> {
+        self.groups.as_mut()?.behind.get_mut(group)
+    }
+
+    pub(super) fn insert(&mut self, group: GroupId, behind: Behind) {
+        self.groups.get_or_insert_default().behind.insert(group, behind);
+    }
+
+    pub(super) fn remove(&mut self, group: &GroupId) {
+        let Some(groups) = &mut self.groups else { return };
+        groups.behind.remove(group);
+        if groups.behind.is_empty() {
+            self.groups = None;
+        }
+    }
+}
+
 /// What is kept while memberships are being loaded: the answer may not know of what was released meanwhile.
 #[derive(Debug)]
 pub(super) struct Loading {
@@ -201,11 +246,11 @@ pub(super) struct Connection {
     pub(super) deframer: Deframer,
     pub(super) outbox: Outbox,
     /// Requests that have no answer yet, and marks that are not taken yet.
-    pub(super) in_flight: usize,
+    pub(super) in_flight: u32,
     /// Those of them with large answers.
-    pub(super) large_in_flight: usize,
+    pub(super) large_in_flight: u8,
     /// Bytes of the requests that were taken since none was in flight.
-    pub(super) request_bytes: usize,
+    pub(super) request_bytes: u32,
     /// What counts of it as input of the whole.
     pub(super) counted_input: usize,
     /// Waits for the disk to catch up with changes.
@@ -285,8 +330,8 @@ impl Connection {
         let in_flight_max = self.session().map_or(IN_FLIGHT_MAX, |session| in_flight_max(session.role));
         self.closing
             || self.held_back
-            || self.in_flight >= in_flight_max
-            || self.request_bytes > REQUEST_BYTES_SOFT
+            || self.in_flight as usize >= in_flight_max
+            || self.request_bytes as usize > REQUEST_BYTES_SOFT
             || self.large_in_flight >= LARGE_IN_FLIGHT_MAX
             || self.outbox.bytes() > OUTPUT_BYTES_SOFT
     }
@@ -314,7 +359,7 @@ impl Connection {
         if let State::Open(session) = &self.state
             && !self.is_paused()
         {
-            first = first.min((self.heard_ms + session.silence_ms, Overdue::Silence));
+            first = first.min((self.heard_ms + u64::from(session.silence_ms), Overdue::Silence));
         }
         if let Some(since_ms) = self.frame_since.ms()
             && !self.is_paused()

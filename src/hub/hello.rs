@@ -1,9 +1,7 @@
 //! Who a connection is: the hello, and authentication again in place.
 
-use std::collections::BTreeMap;
-
 use super::Hub;
-use super::connection::{ConnectionKey, Notices, Presence, Session, State, in_flight_max};
+use super::connection::{ConnectionKey, Lacks, Notices, Presence, Session, State, in_flight_max};
 use crate::ids::{Identity, TokenError};
 use crate::limits::{
     BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX_LIST, GROUP_MEMBERS_MAX, HEARTBEAT_S_DEFAULT, HEARTBEAT_S_MAX,
@@ -39,11 +37,11 @@ impl Hub {
             user: identity.user,
             role: identity.role,
             device: hello.device.clone(),
-            silence_ms: u64::from(heartbeat_s) * 2_500,
+            silence_ms: u32::from(heartbeat_s) * 2_500,
             token_ends_ms,
             told_of_end: false,
             presence: Presence::Detached,
-            behind: BTreeMap::new(),
+            behind: Lacks::default(),
             notices: Notices::default(),
             notices_loading: 0,
             feed: None,

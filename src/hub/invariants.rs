@@ -46,9 +46,9 @@ impl Hub {
         for (key, connection) in self.each_connection() {
             let in_flight_max = connection.session().map_or(IN_FLIGHT_MAX, |session| in_flight_max(session.role));
             // The last one that is taken may be an acknowledgement, which counts for each of its marks.
-            let is_over = connection.in_flight > in_flight_max;
-            let surplus = if is_over { self.marks_under_way(key) } else { 0 };
-            assert!(connection.in_flight <= in_flight_max + surplus, "requests above the limit are not taken");
+            let in_flight = connection.in_flight as usize;
+            let surplus = if in_flight > in_flight_max { self.marks_under_way(key) } else { 0 };
+            assert!(in_flight <= in_flight_max + surplus, "requests above the limit are not taken");
             let (deadline_ms, overdue) = connection.deadline();
             // What is not heard while it is paused counts from when it is resumed, and is armed then.
             let begins_anew = self.resumed.contains(&key) && matches!(overdue, Overdue::Silence | Overdue::Frame);

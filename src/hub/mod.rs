@@ -498,7 +498,7 @@ impl Hub {
     }
 
     /// One request of a connection, or one mark, needs nothing more but this answer.
-    fn finish_request(&mut self, key: ConnectionKey, large: usize, answer: Option<(u32, &Reply)>) {
+    fn finish_request(&mut self, key: ConnectionKey, large: u8, answer: Option<(u32, &Reply)>) {
         let Some(connection) = self.connections.find(key) else { return };
         let was_paused = connection.is_paused();
         if let Some((request_id, reply)) = answer {

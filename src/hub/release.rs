@@ -329,7 +329,7 @@ impl Hub {
             }
             match session.behind.get_mut(&group) {
                 None | Some(Behind::Gone { .. }) => {}
-                Some(Behind::Untold { shows: false, .. }) => _ = session.behind.remove(&group),
+                Some(Behind::Untold { shows: false, .. }) => session.behind.remove(&group),
                 Some(lack @ (Behind::Told | Behind::Owed { .. } | Behind::Untold { .. })) => {
                     *lack = Behind::Gone { until, from: None };
                     session.notices.push_back(group);

@@ -98,7 +98,7 @@ impl Hub {
         let Some(connection) = self.connections.find_mut(key) else { return };
         connection.frame_since = Since::default();
         connection.in_flight += 1;
-        connection.request_bytes += header.body_bytes as usize;
+        connection.request_bytes += header.body_bytes;
         self.counters.requests += 1;
         let is_open = connection.session().is_some();
         let is_greeting = [Kind::Hello.number(), Kind::Ping.number()].contains(&header.kind);
@@ -216,7 +216,7 @@ impl Hub {
             Request::Acknowledge { marks } => {
                 // It has no answer; each of its marks is in flight until it is taken, or refused by itself.
                 if let Some(connection) = self.connections.find_mut(key) {
-                    connection.in_flight += marks.len();
+                    connection.in_flight += u32::try_from(marks.len()).expect("a frame has less");
                 }
                 for mark in marks {
                     let (received, read) = (mark.received, mark.read);

@@ -110,7 +110,7 @@ fn limits_in_code() -> Vec<(&'static str, u64)> {
         ("FRAME_BYTES_MAX_LIST", size(limits::FRAME_BYTES_MAX_LIST)),
         ("FRAME_BYTES_MAX_SERVER", size(limits::FRAME_BYTES_MAX_SERVER)),
         ("IN_FLIGHT_MAX", size(limits::IN_FLIGHT_MAX)),
-        ("LARGE_IN_FLIGHT_MAX", size(limits::LARGE_IN_FLIGHT_MAX)),
+        ("LARGE_IN_FLIGHT_MAX", size(limits::LARGE_IN_FLIGHT_MAX.into())),
         ("CONNECTIONS_PER_USER_MAX", size(limits::CONNECTIONS_PER_USER_MAX)),
         ("OUTPUT_BYTES_SOFT", size(limits::OUTPUT_BYTES_SOFT)),
         ("OUTPUT_BYTES_HARD", size(limits::OUTPUT_BYTES_HARD)),
