@@ -205,6 +205,7 @@ impl Floor<'_> {
         }
     }
 
+    /// A disk that is slow delays answers, and no reading.
     fn run_beside(&mut self, senders: Vec<TcpStream>, log: &mut Log) -> io::Result<()> {
         let mut poll = Poll::new()?;
         let mut senders = register(&poll, senders)?;

@@ -134,7 +134,7 @@ impl<D: Disk> Indexer<D> {
             self.waiting_max(user, &key)?
         };
         if waiting_max > 0 {
-            self.joinings.active.insert(Key::from_vec(key), OfUser { joinings: vec![joining], waiting_max });
+            self.joinings.active.insert(Key::from_slice(&key), OfUser { joinings: vec![joining], waiting_max });
             self.joinings.active_count += 1;
             return Ok(());
         }
