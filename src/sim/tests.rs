@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::*;
 
 const FIXED: u64 = 300;
+/// The rarest of what is rare comes up once in 500 seeds: it is gone on for.
+const FIXED_MAX: u64 = 3_000;
 /// States that are rare, and have to be reached all the same.
 const RARE: [&str; 33] = [
     "behind in a group",
@@ -54,12 +56,16 @@ fn keeps_every_promise(seed: u64) -> Outcome {
 #[test]
 fn fixed_seeds_keep_every_promise_and_reach_what_is_rare() {
     let mut rare: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in 0..FIXED {
+    let mut missed: Vec<_> = RARE.iter().collect();
+    for seed in 0..FIXED_MAX {
+        if seed >= FIXED && missed.is_empty() {
+            break;
+        }
         for (what, count) in keeps_every_promise(seed).rare {
             *rare.entry(what).or_default() += count;
         }
+        missed.retain(|what| !rare.contains_key(**what));
     }
-    let missed: Vec<_> = RARE.iter().filter(|what| !rare.contains_key(**what)).collect();
     assert!(missed.is_empty(), "never reached: {missed:?} of {rare:?}");
 }
 

@@ -5,7 +5,7 @@ mod answers;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::running::give_way;
@@ -49,10 +49,28 @@ pub(crate) enum Message {
     Released { first: u32 },
     /// Whether there is space for the next segment.
     Space(Space),
+    /// There are packets.
+    Wake,
     /// Anything but a commit.
     LookUp(Request),
     /// Finish.
     Stop,
+}
+
+/// Where the index thread hears from. Packets have a queue of their own, in which they wake nobody: when they are folded
+/// is for the journal thread to say. Whoever takes a message takes the packets before it.
+pub(super) struct Queue {
+    messages: Receiver<Message>,
+    packets: Receiver<Message>,
+}
+
+impl Queue {
+    /// With the ends at which is sent: messages, and packets.
+    pub(super) fn new() -> (Sender<Message>, Sender<Message>, Self) {
+        let (message_sender, messages) = mpsc::channel();
+        let (packet_sender, packets) = mpsc::channel();
+        (message_sender, packet_sender, Self { messages, packets })
+    }
 }
 
 /// When packets were written.
@@ -145,7 +163,7 @@ impl<D: Disk> IndexThread<D> {
     }
 
     /// Runs until storage stops, giving way to the threads for which somebody waits.
-    pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), String> {
+    pub(super) fn run(mut self, queue: &Queue) -> Result<(), String> {
         give_way();
         let outcome = self.turns(queue);
         self.links.backlog.give_up();
@@ -156,7 +174,7 @@ impl<D: Disk> IndexThread<D> {
         outcome
     }
 
-    fn turns(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+    fn turns(&mut self, queue: &Queue) -> Result<(), String> {
         if !self.begin()? {
             return Ok(());
         }
@@ -203,13 +221,15 @@ impl<D: Disk> IndexThread<D> {
 
     /// One turn with the next message, if there is one, without waiting for any; whether it was the last.
     #[cfg(any(test, feature = "sim"))]
-    pub(super) fn step(&mut self, queue: &Receiver<Message>, begun: &mut bool) -> Result<bool, String> {
+    pub(super) fn step(&mut self, queue: &Queue, begun: &mut bool) -> Result<bool, String> {
         if !std::mem::replace(begun, true) {
             return self.begin().map(|begins| !begins);
         }
         self.tell_crowds();
-        if let Ok(message) = queue.try_recv() {
-            self.take(message)?;
+        if let Some(message) = queue.messages.try_iter().find(|message| !matches!(message, Message::Wake)) {
+            self.take_behind_packets(queue, message)?;
+        } else if let Ok(packets) = queue.packets.try_recv() {
+            self.waiting.push(packets);
         }
         match self.turn()? {
             Turn::Done => {}
@@ -240,18 +260,30 @@ impl<D: Disk> IndexThread<D> {
     }
 
     /// Hears what has come; answers the look-ups that need not wait for what came before them.
-    fn hear(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+    fn hear(&mut self, queue: &Queue) -> Result<(), String> {
         for _ in 0..HEARD_PER_TURN {
-            match queue.try_recv() {
-                Ok(message) => self.take(message)?,
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => {
-                    self.waiting.push(Message::Stop);
+            match queue.messages.try_recv() {
+                Ok(message) => self.take_behind_packets(queue, message)?,
+                Err(TryRecvError::Empty) => {
+                    self.take_queued_packets(queue);
                     return Ok(());
                 }
+                Err(TryRecvError::Disconnected) => return self.take_behind_packets(queue, Message::Stop),
             }
         }
         Ok(())
+    }
+
+    /// Takes a message, behind the packets that were handed over before it.
+    fn take_behind_packets(&mut self, queue: &Queue, message: Message) -> Result<(), String> {
+        self.take_queued_packets(queue);
+        self.take(message)
+    }
+
+    fn take_queued_packets(&mut self, queue: &Queue) {
+        while let Ok(packets) = queue.packets.try_recv() {
+            self.waiting.push(packets);
+        }
     }
 
     fn take(&mut self, message: Message) -> Result<(), String> {
@@ -275,6 +307,7 @@ impl<D: Disk> IndexThread<D> {
             Message::Space(space) => {
                 self.cleaner.handle_space(space);
             }
+            Message::Wake => {}
             message => self.waiting.push(message),
         }
         Ok(())
@@ -299,12 +332,14 @@ impl<D: Disk> IndexThread<D> {
                 }
                 Ok(())
             }
-            Message::Stop | Message::Released { .. } | Message::Space(_) => unreachable!("they do not wait"),
+            Message::Stop | Message::Released { .. } | Message::Space(_) | Message::Wake => {
+                unreachable!("they do not wait")
+            }
         }
     }
 
     /// With nothing to handle: goes on flushing, or waits until something comes or is due.
-    fn rest(&mut self, queue: &Receiver<Message>) -> Result<(), String> {
+    fn rest(&mut self, queue: &Queue) -> Result<(), String> {
         let is_flushing = self.indexer.as_ref().is_some_and(Indexer::is_flushing);
         let is_dirty = self.indexer.as_ref().is_some_and(|indexer| indexer.unfrozen_bytes() > 0);
         // Counted from the last change: look-ups alone must not put the flush off.
@@ -319,13 +354,10 @@ impl<D: Disk> IndexThread<D> {
         } else {
             LOOK_AFTER
         };
-        match queue.recv_timeout(pause) {
-            Ok(message) => self.take(message),
+        match queue.messages.recv_timeout(pause) {
+            Ok(message) => self.take_behind_packets(queue, message),
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => {
-                self.waiting.push(Message::Stop);
-                Ok(())
-            }
+            Err(RecvTimeoutError::Disconnected) => self.take_behind_packets(queue, Message::Stop),
         }
     }
 

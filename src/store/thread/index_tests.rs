@@ -81,7 +81,7 @@ impl Bench {
         let format = Format { segment_bytes: SEGMENT_BYTES, directory: DIRECTORY };
         let mut thread = IndexThread::new(start, Box::new(self.home.clone()), format, end, links);
         thread.stop_at = stop_at;
-        let (sender, receiver) = channel();
+        let (sender, _packets, receiver) = Queue::new();
         for message in queue {
             sender.send(message).unwrap();
         }

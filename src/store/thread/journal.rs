@@ -22,6 +22,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Watermarks of a batch: one before it, and one more if it begins a segment.
 const BATCH_OVERHEAD: usize = 2 * WATERMARK_BYTES;
 
+/// Quiet time after which the index thread is woken for packets that it was handed, and bytes of them for which it is
+/// woken before the next batch is written. It would take a core from those who answer and deliver what was synced;
+/// whoever looks something up wakes it besides.
+const WAKE_AFTER: Duration = Duration::from_millis(2);
+const WAKE_BYTES: u64 = 16 * 1024;
+
 /// What the journal thread is told.
 pub(crate) enum Message {
     /// Make these durable.
@@ -52,6 +58,7 @@ pub(crate) struct SealedLog {
 pub(super) struct Links {
     pub(super) report: Report,
     pub(super) index: Sender<index::Message>,
+    pub(super) packets: Sender<index::Message>,
     pub(super) spares: Sender<spare::Wanted>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) clock: Clock,
@@ -79,6 +86,8 @@ pub(super) struct JournalThread<D: Disk> {
     committed_bytes: u64,
     credit_bytes: u64,
     batch_at_ms: u64,
+    /// Bytes of packets that the index thread was handed, and not woken for.
+    handed_bytes: u64,
 }
 
 /// What one turn took from the queue.
@@ -104,6 +113,7 @@ impl<D: Disk> JournalThread<D> {
             committed_bytes: 0,
             credit_bytes: 0,
             batch_at_ms,
+            handed_bytes: 0,
         };
         // Before the thread runs: whoever opened storage finds the first grant there, and refuses nothing for want of it.
         thread.want_spare();
@@ -176,6 +186,12 @@ impl<D: Disk> JournalThread<D> {
             if let Ok(message) = queue.try_recv() {
                 self.sort(message, &mut taken);
             }
+        } else if self.handed_bytes > 0 {
+            match queue.recv_timeout(WAKE_AFTER) {
+                Ok(message) => self.sort(message, &mut taken),
+                Err(RecvTimeoutError::Timeout) => self.wake_index(),
+                Err(RecvTimeoutError::Disconnected) => taken.stops = true,
+            }
         } else if self.writer.needs_mark() {
             let due_ms = self.batch_at_ms + MARKER_DELAY_MS;
             let left = Duration::from_millis(due_ms.saturating_sub(self.links.clock.now().running_ms));
@@ -192,6 +208,12 @@ impl<D: Disk> JournalThread<D> {
         }
         self.take_queued(queue, &mut taken);
         Ok(taken)
+    }
+
+    fn wake_index(&mut self) {
+        self.handed_bytes = 0;
+        // One that is gone has said `Failed`.
+        let _ = self.links.index.send(index::Message::Wake);
     }
 
     /// Takes what is in the queue, up to what makes a batch.
@@ -238,6 +260,10 @@ impl<D: Disk> JournalThread<D> {
         if commits.is_empty() && slice.is_none() {
             return Ok(());
         }
+        if self.handed_bytes >= WAKE_BYTES {
+            // It folds what came before while this is being synced.
+            self.wake_index();
+        }
         self.links.backlog.wait_for_room();
         let now = self.links.clock.now();
         let lsn = self.writer.next_lsn();
@@ -254,12 +280,14 @@ impl<D: Disk> JournalThread<D> {
         self.committed_bytes += bytes as u64;
         let last = commits.last().map(|(ticket, _)| *ticket);
         let lsns = placed.iter().take(commits.len()).map(|placed| placed.lsn).collect();
-        self.links.backlog.add(placed.iter().map(|placed| u64::from(placed.bytes)).sum());
+        let placed_bytes = placed.iter().map(|placed| u64::from(placed.bytes)).sum();
+        self.links.backlog.add(placed_bytes);
+        self.handed_bytes += placed_bytes;
         let changes = commits.into_iter().map(|(_, change)| Content::from(change));
         let packets = placed.into_iter().zip(changes.chain(carried.into_iter().map(Content::from))).collect();
-        // First the index's queue, then the report: a look-up that follows the report must find it folded.
+        // First the index's queue, then the report: a look-up that follows the report must find it there.
         let (running_ms, origin) = (now.running_ms, index::Origin::Journal);
-        let sent = self.links.index.send(index::Message::Packets { packets, running_ms, carrying, origin });
+        let sent = self.links.packets.send(index::Message::Packets { packets, running_ms, carrying, origin });
         if sent.is_err() {
             self.links.backlog.give_up();
         }

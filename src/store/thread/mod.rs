@@ -6,9 +6,9 @@
 //! * The **spare** thread fills the next segment with zeros: 64 MiB of writes and their sync, which must delay neither
 //!   an acknowledgement nor a look-up.
 //!
-//! Packets reach the index thread's queue before `Durable` is reported, and look-ups go through the same queue, where
-//! they overtake only what does not concern them (`waiting.rs`): so a look-up that was asked for after a ticket was
-//! durable sees it.
+//! Packets reach the index thread before `Durable` is reported, in a queue that wakes nobody; it takes them before each
+//! look-up that it is woken for, and look-ups overtake only what does not concern them (`waiting.rs`): so a look-up that
+//! was asked for after a ticket was durable sees it.
 
 mod backup;
 #[cfg(test)]
@@ -356,7 +356,7 @@ impl<D: Disk> Parts<D> {
         let report = Report { events: event_sender, wake };
         let backup_report = report.clone();
         let (commits, commit_queue) = mpsc::channel();
-        let (look_ups, look_up_queue) = mpsc::channel();
+        let (look_ups, packets, look_up_queue) = index::Queue::new();
         let (spares, spare_queue) = mpsc::channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let backlog = Arc::new(Backlog::new(u64::from(format.segment_bytes)));
@@ -389,6 +389,7 @@ impl<D: Disk> Parts<D> {
         let links = journal::Links {
             report: report_,
             index: look_ups.clone(),
+            packets,
             spares,
             backlog: backlog_,
             clock,
@@ -469,7 +470,7 @@ struct Machines<D: Disk> {
     journal: journal::JournalThread<D>,
     commit_queue: Receiver<journal::Message>,
     index: index::IndexThread<D>,
-    look_up_queue: Receiver<index::Message>,
+    look_up_queue: index::Queue,
     spare: spare::SpareThread<D>,
     backlog: Arc<Backlog>,
     report: Report,
