@@ -286,13 +286,17 @@ impl<D: Disk> JournalThread<D> {
         let changes = commits.into_iter().map(|(_, change)| Content::from(change));
         let packets = placed.into_iter().zip(changes.chain(carried.into_iter().map(Content::from))).collect();
         // First the index's queue, then the report: a look-up that follows the report must find it there.
-        let (running_ms, origin) = (now.running_ms, index::Origin::Journal);
+        let (running_ms, origin, goes_on_cleaning) = (now.running_ms, index::Origin::Journal, carrying.is_some());
         let sent = self.links.packets.send(index::Message::Packets { packets, running_ms, carrying, origin });
         if sent.is_err() {
             self.links.backlog.give_up();
         }
         if let Some(ticket) = last {
             self.links.report.say(Event::Durable { ticket, lsns });
+        }
+        if goes_on_cleaning {
+            // The next slice waits for what came of this one.
+            self.wake_index();
         }
         Ok(())
     }
