@@ -3,6 +3,8 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::format_push_string)]
 
+use std::sync::Mutex;
+
 use super::spare::RESERVE_SEGMENTS;
 use super::tests::{Waiting, parts, stat};
 use super::*;

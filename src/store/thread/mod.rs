@@ -10,6 +10,7 @@
 //! look-up that it is woken for, and look-ups overtake only what does not concern them (`waiting.rs`): so a look-up that
 //! was asked for after a ticket was durable sees it.
 
+mod backlog;
 mod backup;
 #[cfg(test)]
 mod cleaning_tests;
@@ -29,9 +30,9 @@ mod tests;
 mod waiting;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::{RngCore, SeedableRng};
@@ -46,20 +47,14 @@ use super::indexer::Indexer;
 use super::journal::writer::Journal;
 use super::journal::{self as log, JournalReader, Now, Opened};
 use super::{Change, Event, GroupQuota, OpenError, Request, Retention, Ticket, change_bytes};
-use crate::limits::{INDEX_BACKLOG_BYTES_MAX, PACKET_BYTES_MAX, SEGMENT_BYTES_MIN, STOP_MS};
+use crate::limits::{PACKET_BYTES_MAX, SEGMENT_BYTES_MIN, STOP_MS};
+use backlog::Backlog;
 #[cfg(test)]
 use journal::SealedLog;
 use running::Running;
 
 /// A day: a wall clock that says more has passed while nobody ran is not believed.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// The part of a segment that the index may be behind while cleaning is behind: one segment is cleaned in so many turns
-/// of the index's queue at most, or nearly.
-const BACKLOG_PER_SEGMENT: u64 = 8;
-
-/// Bytes of changes that go into one batch; more waits for the next one.
-const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of changes that come to the journal thread as one message at most, or little more: a batch is full by whole
 /// messages.
@@ -546,82 +541,4 @@ impl Clock {
 fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Bytes of journal that the index thread has been given and has not folded; at the bound the journal thread waits.
-#[derive(Debug, Default)]
-struct Backlog {
-    bytes: Mutex<u64>,
-    less: Condvar,
-    /// The bound while cleaning keeps up, and while it does not.
-    bytes_max: u64,
-    behind_bytes_max: u64,
-    /// More is written than cleaning gets rid of. What it carries comes back through the index's queue, which has to be
-    /// short for that; else the journal would grow as long as the load lasts.
-    cleaning_behind: AtomicBool,
-    /// Nobody folds any more, so nobody is waited for.
-    abandoned: AtomicBool,
-}
-
-impl Backlog {
-    fn new(segment_bytes: u64) -> Self {
-        // What waits is not cleaned: with small segments it must not be many of them.
-        let bytes_max = INDEX_BACKLOG_BYTES_MAX.min(segment_bytes);
-        let behind_bytes_max = segment_bytes / BACKLOG_PER_SEGMENT;
-        Self { bytes_max, behind_bytes_max, ..Self::default() }
-    }
-
-    fn set_cleaning_behind(&self, behind: bool) {
-        if self.cleaning_behind.swap(behind, Ordering::SeqCst) != behind {
-            let _backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-            self.less.notify_all();
-        }
-    }
-
-    /// Bytes of changes in one batch: while cleaning is behind, few enough that its turns come often.
-    fn batch_bytes_max(&self) -> usize {
-        if self.cleaning_behind.load(Ordering::SeqCst) {
-            usize::try_from(self.behind_bytes_max / 2).unwrap_or(usize::MAX).min(BATCH_BYTES_MAX)
-        } else {
-            BATCH_BYTES_MAX
-        }
-    }
-
-    fn bound(&self) -> u64 {
-        if self.cleaning_behind.load(Ordering::SeqCst) { self.behind_bytes_max } else { self.bytes_max }
-    }
-
-    fn add(&self, bytes: u64) {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
-    }
-
-    fn take(&self, bytes: u64) {
-        let mut backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        *backlog = backlog.saturating_sub(bytes);
-        self.less.notify_all();
-    }
-
-    fn bytes(&self) -> u64 {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the journal thread would not have to wait.
-    #[cfg(any(test, feature = "sim"))]
-    fn has_room(&self) -> bool {
-        self.bytes() < self.bound() || self.abandoned.load(Ordering::SeqCst)
-    }
-
-    fn wait_for_room(&self) {
-        let mut backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        while *backlog >= self.bound() && !self.abandoned.load(Ordering::SeqCst) {
-            backlog = self.less.wait(backlog).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// The index thread is gone for good: nothing waits for it any more.
-    fn give_up(&self) {
-        let _backlog = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.abandoned.store(true, Ordering::SeqCst);
-        self.less.notify_all();
-    }
 }

@@ -1,5 +1,6 @@
 //! The end of storage whose threads panic or are stuck: it comes in time, and says which thread it was.
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 
 use super::tests::{Waiting, parts};
