@@ -59,7 +59,7 @@ impl<D: Disk> IndexThread<D> {
     }
 
     /// Whether an answer tells of a group of which something waits to be folded.
-    pub(super) fn is_old(&self, answer: &Event) -> bool {
+    pub(super) fn is_old(&mut self, answer: &Event) -> bool {
         match answer {
             Event::UserLoaded { memberships, .. } => {
                 memberships.iter().any(|membership| self.waiting.concerns_group(membership.group))
