@@ -208,6 +208,17 @@ fn a_server_that_runs_is_measured_and_its_cpu_if_its_process_is_named() {
 }
 
 #[test]
+fn a_turn_ends_when_nothing_is_left_to_do_behind_its_answers() {
+    let server = Server::start();
+    let create = ["bench", "create", "--offline", "--clients", "3", "--count", "60", "--rounds", "1", "--json"];
+    let mut command = server.command(&create);
+    command.args(["--server", &server.address]);
+    assert_eq!(finish(command).code, 0);
+    let stats = server.run(&["stats", "--json"]).object();
+    assert_eq!((&stats["index_backlog_bytes"], &stats["index_dirty_bytes"]), (&0.into(), &0.into()), "{stats}");
+}
+
+#[test]
 fn wrong_use_is_refused_before_anything_is_started() {
     let refused = |arguments: &[&str]| run(&[&["bench"], arguments].concat());
     let code = |outcome: &Outcome| (outcome.code, outcome.stderr.lines().count());

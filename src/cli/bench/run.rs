@@ -99,6 +99,7 @@ fn rounds<S>(
         for (system, rounds) in systems.iter_mut().zip(&mut measured) {
             bar.say(round, system.name());
             rounds.samples.push(turn(&mut **system, round, interrupt)?);
+            system.rest(interrupt)?;
             bar.step();
         }
     }

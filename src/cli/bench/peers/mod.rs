@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use super::failed;
 use super::run::Absent;
 use crate::cli::failure::Failure;
+use crate::cli::interrupt::Interrupt;
 
 /// What a system is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,11 @@ pub(super) trait Peer {
     /// What stands at the front of `bytes`, which are not empty; `None` if more is needed to know. An error is what the
     /// system complains of.
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String>;
+
+    /// Waits until nothing is left to do behind what was answered: the next system's turn would pay for it.
+    fn rest(&mut self, _interrupt: &Interrupt) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// A failure of this system.
     fn failed(&self, what: &str) -> Failure {

@@ -5,8 +5,9 @@
 //! theirs, on a server that runs already either.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use roundtable::client::{Client, ConnectOptions};
 use roundtable::group::{Entry, Event};
 use roundtable::ids::{DeviceId, GroupId, OperationId, Role, UserId};
 use roundtable::limits::{HEADER_BYTES, HEARTBEAT_S_MAX};
@@ -19,13 +20,21 @@ use super::super::server::Server;
 use super::{Cut, Item, Load, Peer, Seat, Task};
 use crate::cli::connect::{KeyArgs, grant};
 use crate::cli::failure::Failure;
+use crate::cli::interrupt::Interrupt;
 
 const TITLE: &str = "bench";
 const SERVICE: &str = "bench";
+const OPERATOR: &str = "operator";
 /// Users of whom groups off line are made: so many that nobody comes near the quota of groups.
 pub(super) const POOL_USERS: u64 = 200_000;
 /// Marks of rounds, of four letters and digits.
 const MARKS: usize = 36_usize.pow(4);
+/// What the index has still to do, by the names of the server's statistics.
+const INDEX_WORK: [&str; 2] = ["index_backlog_bytes", "index_dirty_bytes"];
+/// Pause between two questions whether there is any.
+const REST_PAUSE: Duration = Duration::from_millis(50);
+/// How long is waited for it: a server that runs already may have others to serve.
+const REST_MAX: Duration = Duration::from_secs(30);
 /// More rounds than there can be.
 const ROUNDS_MAX: usize = 10_000;
 const TOKEN_TTL: Duration = Duration::from_secs(12 * 60 * 60);
@@ -207,6 +216,25 @@ impl Peer for Roundtable {
         let start = out.len();
         self.put_request(sender, group, out);
         assert_eq!(out.len() - start, self.lengths.request, "the raw limit reads requests of the same length");
+    }
+
+    /// The index flushes what it has folded when it has been quiet for two seconds.
+    fn rest(&mut self, interrupt: &Interrupt) -> Result<(), Failure> {
+        if !self.load.is_durable() {
+            return Ok(());
+        }
+        let token = mint(&self.key, &grant(&self.key_args, user(OPERATOR), Role::Operator, None, TOKEN_TTL));
+        let mut operator = Client::connect(ConnectOptions::new(self.address().to_string(), token))?;
+        let begun = Instant::now();
+        while begun.elapsed() < REST_MAX {
+            interrupt.check()?;
+            let left = operator.stats()?.iter().any(|stat| INDEX_WORK.contains(&&*stat.name) && stat.value > 0);
+            if !left {
+                return Ok(());
+            }
+            operator.next_event(Some(REST_PAUSE))?;
+        }
+        Ok(())
     }
 
     fn cut(&self, seat: Seat, bytes: &[u8]) -> Result<Option<Cut>, String> {
