@@ -4,13 +4,19 @@
 //! joinings when they are settled (so few wait that they cannot fill the user), and is counted anew whenever a value is
 //! divided: so what a crash may have made wrong is right again some joinings later. A quota can stand that; an exact count would cost a look-up for each member of each new group.
 
+use std::collections::BTreeSet;
+
 use super::fold::mistaken;
+use super::joinings::WAITING_MAX;
 use super::{FoldError, Indexer};
 use crate::ids::UserId;
 use crate::store::disk::Disk;
 use crate::store::index::{Direction, IndexError};
 use crate::store::overlay::Age;
-use crate::store::tables::{CrowdValue, Stored, Value, crowd_ends, crowd_key, crowd_user};
+use crate::store::tables::{CrowdValue, MEMBERSHIPS_PER_VALUE, Stored, Value, crowd_ends, crowd_key, crowd_user};
+
+/// Groups of a user that a row may lack of what both layers have of it, and one more.
+const UNCOUNTED_MAX: usize = 2 * WAITING_MAX + 1;
 
 /// What a packet did to the number of groups of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +29,36 @@ pub(super) enum Step {
     },
 }
 
+/// The few users for whom rows are read before one more of their joinings waits: with all that may wait they might be
+/// full. Not known before all rows were read once.
+#[derive(Debug, Default)]
+pub(super) struct NearlyFull(Option<BTreeSet<UserId>>);
+
+impl NearlyFull {
+    fn note(&mut self, user: &UserId, groups: u32, limit: u32) {
+        let Some(users) = &mut self.0 else { return };
+        let (groups, limit) = (groups as usize, limit as usize);
+        // Of a limit that low it is certain without: then every row is read, and would be here.
+        if groups + UNCOUNTED_MAX > limit && !may_be_full_without_row(limit) {
+            users.insert(user.clone());
+        } else {
+            users.remove(user);
+        }
+    }
+}
+
+/// Whether somebody may be full of whom there is no row: its groups are as many as one value has.
+fn may_be_full_without_row(limit: usize) -> bool {
+    MEMBERSHIPS_PER_VALUE + UNCOUNTED_MAX > limit
+}
+
 impl<D: Disk> Indexer<D> {
+    /// Whether a user might be full if everything that may wait of it were counted. It costs no look-up.
+    pub(super) fn may_be_full(&self, user: &UserId) -> bool {
+        let is_known = |users: &BTreeSet<UserId>| users.contains(user);
+        may_be_full_without_row(self.quota.of(user) as usize) || self.nearly_full.0.as_ref().is_none_or(is_known)
+    }
+
     /// The row of a user, if there is one.
     pub(super) fn crowd(&self, user: &UserId) -> Result<Option<CrowdValue>, IndexError> {
         let key = crowd_key(user);
@@ -57,6 +92,7 @@ impl<D: Disk> Indexer<D> {
         let after = CrowdValue { groups, last };
         self.overlay.put_in(age, &crowd_key(user), Stored { lsn, value: Value::Crowd(after) });
         let limit = self.quota.of(user);
+        self.nearly_full.note(user, groups, limit);
         let (was, is) = (before.is_some_and(|before| before.groups >= limit), groups >= limit);
         if was != is {
             self.crowds.push((user.clone(), is.then_some(limit)));
@@ -72,6 +108,7 @@ impl<D: Disk> Indexer<D> {
     /// All who are full.
     pub(crate) fn full_users(&mut self) -> Result<Vec<(UserId, Option<u32>)>, FoldError> {
         self.crowds.clear();
+        self.nearly_full = NearlyFull(Some(BTreeSet::new()));
         let (mut low, high) = crowd_ends();
         let mut full = Vec::new();
         while let Some((key, stored)) = self.overlay.nearest(&low, &high, Direction::Ascending)? {
@@ -79,6 +116,7 @@ impl<D: Disk> Indexer<D> {
                 return Err(mistaken(&key).into());
             };
             let limit = self.quota.of(&user);
+            self.nearly_full.note(&user, groups, limit);
             if groups >= limit {
                 full.push((user, Some(limit)));
             }

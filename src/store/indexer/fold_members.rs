@@ -117,7 +117,7 @@ impl<D: Disk> Indexer<D> {
         group: GroupId,
         change: impl FnOnce(&mut MembershipValue),
     ) -> Result<Option<MembershipValue>, IndexError> {
-        let key = self.memberships_place(user, *crowd, group)?;
+        let key = self.place_to_edit(age, user, *crowd, group)?;
         let slot = self.overlay.edit_in(age, &key)?;
         let stored = slot.get_or_insert_with(|| Stored { lsn: 0, value: Value::Memberships(Vec::new()) });
         if stored.lsn >= lsn {
@@ -312,6 +312,24 @@ impl<D: Disk> Indexer<D> {
     /// The key that holds, or would hold, a membership.
     fn memberships_key_of(&self, user: &UserId, group: GroupId) -> Result<Vec<u8>, IndexError> {
         self.memberships_place(user, self.crowd(user)?, group)
+    }
+
+    /// The same for a value that is going to be changed in one of the layers: mostly the newest one, which is in the
+    /// layer then, so that it is read once.
+    fn place_to_edit(
+        &mut self,
+        age: Age,
+        user: &UserId,
+        crowd: Option<CrowdValue>,
+        group: GroupId,
+    ) -> Result<Vec<u8>, IndexError> {
+        if let Some(crowd) = crowd.filter(|crowd| *group.as_bytes() >= crowd.last) {
+            let newest = memberships_key(user, crowd.last);
+            if self.overlay.edit_in(age, &newest)?.is_some() {
+                return Ok(newest);
+            }
+        }
+        self.memberships_place(user, crowd, group)
     }
 
     /// The same with the user's row of crowds, if there is one.

@@ -21,7 +21,7 @@ use crate::store::tables::{Key, MEMBERSHIPS_PER_VALUE, memberships_key, membersh
 const USER_BYTES: usize = 160;
 const JOINING_BYTES: usize = 48;
 /// Joinings of one user that wait in a layer: to settle them is one step, and its row of crowds is counted anew by it.
-const WAITING_MAX: usize = 64;
+pub(super) const WAITING_MAX: usize = 64;
 /// Users who are settled before a batch of a flush: about as many as have their values in one.
 const SETTLED_PER_STEP: usize = 128;
 
@@ -142,8 +142,18 @@ impl<D: Disk> Indexer<D> {
         self.put_joinings(Age::Active, user, vec![joining])
     }
 
-    /// How many joinings of a user may wait: without a row of crowds it may be in as many groups as one value holds.
+    /// How many joinings of a user may wait. Rows are read of those alone who may be full by it: to read the row of
+    /// each member was a third of what a created group cost until its answer, where users are in many groups.
     fn waiting_max(&self, user: &UserId, key: &[u8]) -> Result<usize, IndexError> {
+        if !self.may_be_full(user) {
+            debug_assert_eq!(self.waiting_max_by_row(user, key), Ok(WAITING_MAX), "{user:?}");
+            return Ok(WAITING_MAX);
+        }
+        self.waiting_max_by_row(user, key)
+    }
+
+    /// The same by the row of crowds; without one the user may be in as many groups as one value holds.
+    fn waiting_max_by_row(&self, user: &UserId, key: &[u8]) -> Result<usize, IndexError> {
         let groups = self.crowd(user)?.map_or(MEMBERSHIPS_PER_VALUE, |crowd| crowd.groups as usize);
         let frozen = self.joinings.frozen.get(key).map_or(0, |of_user| of_user.joinings.len());
         Ok((self.quota.of(user) as usize).saturating_sub(groups + frozen + 1).min(WAITING_MAX))
@@ -190,8 +200,9 @@ impl<D: Disk> Indexer<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::{Event, Succession};
     use crate::store::indexer::tests::{Rig, created};
-    use crate::store::journal::tests::{group, user};
+    use crate::store::journal::tests::{effect, group, user};
     use crate::store::quota::GroupQuota;
 
     const SEGMENT_BYTES: u32 = 256 * 1024;
@@ -215,22 +226,48 @@ mod tests {
 
     #[test]
     fn a_user_is_told_to_be_full_with_the_group_that_fills_it_wherever_the_others_wait() {
-        let full = |rig: &mut Rig| rig.indexer.take_crowds();
-        let limit = 60;
-        for flushed_at in 1..limit {
-            let mut rig = Rig::new(SEGMENT_BYTES);
-            rig.indexer.set_quota(GroupQuota { groups_max: u32::from(limit), ..GroupQuota::default() });
-            create(&mut rig, 1..=flushed_at);
-            rig.indexer.begin_flush();
-            // In the middle of the flush: bob's are settled, alice's are not.
-            rig.indexer.flush_step().unwrap();
-            create(&mut rig, flushed_at + 1..=limit - 1);
-            assert_eq!(full(&mut rig), [], "flushed at {flushed_at}");
-            create(&mut rig, limit..=limit);
-            let mut told = full(&mut rig);
-            told.sort();
-            let is_full = |name| (user(name), Some(u32::from(limit)));
-            assert_eq!(told, [is_full("alice"), is_full("bob")], "flushed at {flushed_at}");
+        // The first limit is so low that rows are always read, the second so high that they are not at first.
+        for (limit, flushes) in [(60, 1), (200, 3)] {
+            for flushed_at in (1..limit).step_by(flushes) {
+                fills(limit, flushed_at);
+            }
         }
+    }
+
+    fn fills(limit: u8, flushed_at: u8) {
+        let full = |rig: &mut Rig| rig.indexer.take_crowds();
+        let mut rig = Rig::new(SEGMENT_BYTES);
+        rig.indexer.set_quota(GroupQuota { groups_max: u32::from(limit), ..GroupQuota::default() });
+        assert_eq!(rig.indexer.full_users().unwrap(), []);
+        create(&mut rig, 1..=flushed_at);
+        rig.indexer.begin_flush();
+        // In the middle of the flush: bob's are settled, alice's are not.
+        rig.indexer.flush_step().unwrap();
+        create(&mut rig, flushed_at + 1..=limit - 1);
+        assert_eq!(full(&mut rig), [], "limit {limit}, flushed at {flushed_at}");
+        create(&mut rig, limit..=limit);
+        let mut told = full(&mut rig);
+        told.sort();
+        let is_full = |name| (user(name), Some(u32::from(limit)));
+        assert_eq!(told, [is_full("alice"), is_full("bob")], "limit {limit}, flushed at {flushed_at}");
+    }
+
+    #[test]
+    fn rows_are_read_only_of_those_who_may_be_full_with_what_waits() {
+        let mut rig = Rig::new(SEGMENT_BYTES);
+        rig.indexer.set_quota(GroupQuota { groups_max: 200, ..GroupQuota::default() });
+        assert!(rig.indexer.may_be_full(&user("alice")), "no row was read yet");
+        rig.indexer.full_users().unwrap();
+        create(&mut rig, 1..=71);
+        rig.indexer.flush().unwrap();
+        assert!(!rig.indexer.may_be_full(&user("alice")));
+        create(&mut rig, 72..=72);
+        rig.indexer.flush().unwrap();
+        assert!(rig.indexer.may_be_full(&user("alice")), "72, 64 in each layer, and one more are 201");
+        assert!(!rig.indexer.may_be_full(&user("carol")));
+        assert_eq!(rig.indexer.full_users().unwrap(), []);
+        assert!(rig.indexer.may_be_full(&user("bob")), "the same by reading rows");
+        rig.commit(&effect(group(1), 2, 2, "alice", Event::Left { succession: Succession::Unchanged }));
+        assert!(!rig.indexer.may_be_full(&user("alice")), "71 again");
     }
 }

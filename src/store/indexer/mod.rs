@@ -34,6 +34,7 @@ use super::tables::AppliedValue;
 use crate::ids::{Principal, UserId};
 use crate::store::disk::Disk;
 
+use crowds::NearlyFull;
 use joinings::Joinings;
 pub(crate) use plan::{Pace, Plan};
 
@@ -86,6 +87,7 @@ pub(crate) struct Indexer<D: Disk> {
     quota: GroupQuota,
     /// Who has become full, or is so no longer, and was not told of yet.
     crowds: Vec<(UserId, Option<u32>)>,
+    nearly_full: NearlyFull,
     joinings: Joinings,
     /// Whose operations were counted in this run, with a key behind which none of theirs stands: what was removed from
     /// there is not passed again each time.
@@ -124,6 +126,7 @@ impl<D: Disk> Indexer<D> {
             retention: Retention::default(),
             quota: GroupQuota::default(),
             crowds: Vec::new(),
+            nearly_full: NearlyFull::default(),
             joinings: Joinings::default(),
             trimmed: BTreeMap::new(),
             live_bytes,
