@@ -106,6 +106,25 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// A number in unsigned LEB128 (DWARF 5, 7.6), in as few bytes as it takes: one to ten.
+    pub fn leb128(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            let shifted = bits << shift;
+            if shifted >> shift != bits {
+                return Err(DecodeError::BadValue);
+            }
+            value |= shifted;
+            if byte & 0x80 == 0 {
+                // A last byte of nothing could have been left out.
+                return if byte == 0 && shift > 0 { Err(DecodeError::BadValue) } else { Ok(value) };
+            }
+        }
+        Err(DecodeError::BadValue)
+    }
+
     /// A count of four bytes, at most `max`.
     pub fn count(&mut self, max: usize) -> Result<usize, DecodeError> {
         let count = usize::try_from(self.u32()?).map_err(|_| DecodeError::TooLong)?;
@@ -233,6 +252,16 @@ impl<'a> Writer<'a> {
         self.raw(&value.to_be_bytes());
     }
 
+    /// A number in unsigned LEB128: seven bits a byte, the lowest first, with the highest bit set in all but the last.
+    pub fn leb128(&mut self, value: u64) {
+        let mut rest = value;
+        while rest > 0x7f {
+            self.u8(u8::try_from(rest & 0x7f).unwrap_or(0x7f) | 0x80);
+            rest >>= 7;
+        }
+        self.u8(u8::try_from(rest).unwrap_or(0x7f));
+    }
+
     /// A count of four bytes. Counts are bounded by `limits.rs` long before they could not fit.
     pub fn count(&mut self, count: usize) {
         self.u32(u32::try_from(count).expect("counts are bounded by limits.rs"));
@@ -344,5 +373,27 @@ mod tests {
         assert_eq!(Reader::new(&[0, 0, 0, 2, 1, b'x', 0]).users(9), Err(DecodeError::BadUser { index: 1 }));
         assert_eq!(Reader::new(&[0; 16]).group(), Err(DecodeError::EmptyId));
         assert_eq!(Reader::new(&[0; 16]).operation(), Err(DecodeError::EmptyId));
+    }
+
+    #[test]
+    fn numbers_of_any_size_come_back_from_leb128_and_have_one_form() {
+        for (value, bytes) in [
+            (0, vec![0]),
+            (127, vec![0x7f]),
+            (128, vec![0x80, 1]),
+            (624_485, vec![0xe5, 0x8e, 0x26]),
+            (u64::MAX, [vec![0xff; 9], vec![1]].concat()),
+        ] {
+            let mut written = Vec::new();
+            Writer::new(&mut written).leb128(value);
+            assert_eq!(written, bytes);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!((reader.leb128(), reader.remaining()), (Ok(value), 0));
+            let cut = &bytes[..bytes.len() - 1];
+            assert_eq!(Reader::new(cut).leb128(), Err(DecodeError::Truncated));
+        }
+        for bad in [vec![0x80, 0], vec![0xff, 0x80, 0], [vec![0xff; 9], vec![2]].concat(), vec![0xff; 11]] {
+            assert_eq!(Reader::new(&bad).leb128(), Err(DecodeError::BadValue), "{bad:02x?}");
+        }
     }
 }

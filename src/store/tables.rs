@@ -1,7 +1,8 @@
 //! Keys and values of the index.
 //!
 //! One ordered map; the first byte of a key is its table. `user` is one byte of length and the text, as in
-//! `record.rs`; a position is u32 segment, u32 offset. Integers are big-endian.
+//! `record.rs`; a position is u32 segment, u32 offset. Integers are big-endian, but for those that are in unsigned
+//! LEB128, because there are many of them and most are small: memberships are most of an index.
 //!
 //! ```text
 //! key                                       value's fields
@@ -9,8 +10,8 @@
 //!                                           live_bytes u64 (estimated), rebuilding u8
 //! 10 group 16                               group: group 16, title text, owner user, creator user, created_at_ms u64,
 //!                                           version u64, dissolved u8, member count u32, version in the last key of
-//!                                           changes u64, base position, members u8: 1 list of (user, joined u64); 0
-//!                                           too many for a value: read from the journal. The base is the newest
+//!                                           changes u64, base position, members u8: 1 list of (user, joined leb128);
+//!                                           0 too many for a value: read from the journal. The base is the newest
 //!                                           packet that has the whole record: the created one or a carried one
 //! 20 group 16, first version u64            changes: list of (version u64, position) of the packets that changed the
 //!                                           record after its base, 200 a key
@@ -24,8 +25,8 @@
 //!                                           stand; own bytes are what those take when they are carried; holds the
 //!                                           seqs from the key's own up to the next key's
 //! 58 group 16, user                         former: until u64; a membership that has ended and is still kept
-//! 60 user, first group 16                   memberships: list of (group 16, joined u64, until u64 or 0, received u64,
-//!                                           read u64), up to 32 a key, in the order of group ids; holds the groups
+//! 60 user, first group 16                   memberships: list of (group 16, joined leb128, until leb128 or 0, received
+//!                                           leb128, read leb128), up to 32 a key, in the order of group ids; holds the groups
 //!                                           from the key's own up to the next key's
 //! 68 user                                   crowd: groups u32, last group 16: how many groups a user is in, and the
 //!                                           group of its last key of memberships, which new ones mostly go to; there
@@ -37,7 +38,7 @@
 //! A value is a packet of its own:
 //!
 //! ```text
-//! 0  version  u8   4
+//! 0  version  u8   5
 //! 1  CRC      u32  CRC-32 (IEEE) of the key, then of everything behind this field
 //! 5  LSN      u64  of the last packet that changed this value: one that is not newer changes nothing
 //! 13 fields
@@ -80,7 +81,8 @@ pub(crate) const EXTENT_BYTES_MAX: u32 = 64 * 1024;
 /// A value has at most so many bytes: the longest key has 82.
 pub(crate) const VALUE_BYTES_MAX: usize = ITEM_BYTES_MAX - 96;
 
-const VERSION: u8 = 4;
+/// Of every value. An index with another one is made anew from the journal.
+pub(crate) const VERSION: u8 = 5;
 const _: () = assert!(13 + 4 + MEMBERSHIPS_PER_VALUE * 48 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + 8 + OPERATIONS_PER_VALUE * 68 <= VALUE_BYTES_MAX);
 const _: () = assert!(13 + 4 + EXTENTS_PER_VALUE * 28 <= VALUE_BYTES_MAX);
@@ -295,10 +297,10 @@ impl Value {
             }),
             Self::Memberships(memberships) => encode_list(writer, memberships, |writer, membership| {
                 writer.group(membership.group);
-                writer.u64(membership.joined);
-                writer.u64(membership.until.unwrap_or(0));
-                writer.u64(membership.received);
-                writer.u64(membership.read);
+                writer.leb128(membership.joined);
+                writer.leb128(membership.until.unwrap_or(0));
+                writer.leb128(membership.received);
+                writer.leb128(membership.read);
             }),
             Self::Former(until) => writer.u64(*until),
             Self::Crowd(crowd) => {
@@ -334,7 +336,7 @@ impl Value {
                 list: reader.list(OPERATIONS_PER_VALUE, 68, |reader| Ok((reader.u64()?, decode_operation(reader)?)))?,
             }),
             0x50 => Self::Extents(reader.list(EXTENTS_PER_VALUE, 28, decode_extent)?),
-            0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 48, decode_membership)?),
+            0x60 => Self::Memberships(reader.list(MEMBERSHIPS_PER_VALUE, 20, decode_membership)?),
             0x58 => Self::Former(reader.u64()?),
             0x68 => Self::Crowd(CrowdValue {
                 groups: reader.u32()?,
@@ -388,10 +390,10 @@ fn decode_extent(reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
 fn decode_membership(reader: &mut Reader<'_>) -> Result<MembershipValue, DecodeError> {
     Ok(MembershipValue {
         group: reader.group()?,
-        joined: reader.u64()?,
-        until: Some(reader.u64()?).filter(|until| *until != 0),
-        received: reader.u64()?,
-        read: reader.u64()?,
+        joined: reader.leb128()?,
+        until: Some(reader.leb128()?).filter(|until| *until != 0),
+        received: reader.leb128()?,
+        read: reader.leb128()?,
     })
 }
 
@@ -435,7 +437,7 @@ impl GroupValue {
                 writer.u8(1);
                 encode_list(writer, &record.members, |writer, member| {
                     writer.user(&member.user);
-                    writer.u64(member.joined);
+                    writer.leb128(member.joined);
                 });
             }
             MembersAt::Journal => writer.u8(0),
@@ -459,8 +461,9 @@ impl GroupValue {
         let members_at = match reader.u8()? {
             0 => MembersAt::Journal,
             1 => {
-                record.members = reader
-                    .list(GROUP_MEMBERS_MAX, 10, |reader| Ok(Member { user: reader.user()?, joined: reader.u64()? }))?;
+                record.members = reader.list(GROUP_MEMBERS_MAX, 3, |reader| {
+                    Ok(Member { user: reader.user()?, joined: reader.leb128()? })
+                })?;
                 MembersAt::Value
             }
             _ => return Err(DecodeError::BadValue),

@@ -13,7 +13,7 @@ use crate::store::journal::head;
 use crate::store::journal::packet::{Body, Content, Packet, encode};
 use crate::store::journal::segment::{JOURNAL_DIRECTORY, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::store::journal::writer::{carried_bytes, change_bytes};
-use crate::store::tables::Stored;
+use crate::store::tables::{Stored, VERSION};
 use crate::store::{Change, OpenError};
 
 const SALT: u32 = 0x5a17_5a17;
@@ -80,7 +80,7 @@ fn value(data: &[u8]) {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(key);
     hasher.update(fields);
-    let mut bytes = vec![3];
+    let mut bytes = vec![VERSION];
     bytes.extend_from_slice(&hasher.finalize().to_be_bytes());
     bytes.extend_from_slice(fields);
     let Ok(stored) = Stored::decode(key, &bytes) else { return };
