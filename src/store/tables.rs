@@ -30,9 +30,10 @@
 //!                                           from the key's own up to the next key's
 //! 68 user                                   crowd: groups u32, last group 16: how many groups a user is in, and the
 //!                                           group of its last key of memberships, which new ones mostly go to; there
-//!                                           for each user whose memberships ever filled more than one value, and
-//!                                           counted anew whenever one is divided. Without it, all memberships stand in
-//!                                           the first value
+//!                                           for each user whose memberships ever filled more than one value. Counted
+//!                                           anew whenever one is divided; what changes in the last value since then is
+//!                                           in it only of a user who is nearly full. Without it, all memberships stand
+//!                                           in the first value
 //! ```
 //!
 //! A value is a packet of its own:

@@ -2,7 +2,10 @@
 //!
 //! A row counts the groups of each user whose memberships have filled more than one value. It follows endings, and
 //! joinings when they are settled (so few wait that they cannot fill the user), and is counted anew whenever a value is
-//! divided: so what a crash may have made wrong is right again some joinings later. A quota can stand that; an exact count would cost a look-up for each member of each new group.
+//! divided: so what a crash may have made wrong is right again some joinings later. A quota can stand that; an exact
+//! count would cost a look-up for each member of each new group. What changes in the last value, where new groups go, is
+//! not counted before that is divided, unless the user is nearly full: else each value that is written would have a row
+//! written with it.
 
 use std::collections::BTreeSet;
 
@@ -15,36 +18,50 @@ use crate::store::index::{Direction, IndexError};
 use crate::store::overlay::Age;
 use crate::store::tables::{CrowdValue, MEMBERSHIPS_PER_VALUE, Stored, Value, crowd_ends, crowd_key, crowd_user};
 
-/// Groups of a user that a row may lack of what both layers have of it, and one more.
-const UNCOUNTED_MAX: usize = 2 * WAITING_MAX + 1;
+/// Groups of a user that a row may lack: of its last value, of what waits in both layers, and one more.
+const UNCOUNTED_MAX: usize = MEMBERSHIPS_PER_VALUE + 2 * WAITING_MAX + 1;
 
 /// What a packet did to the number of groups of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    Joined,
-    Ended,
+    /// In the last of its values?
+    Joined {
+        in_last: bool,
+    },
+    Ended {
+        in_last: bool,
+    },
     /// A value of its memberships was divided: the last one, if there is a new one with this first group.
     Divided {
         last: Option<[u8; 16]>,
     },
 }
 
-/// The few users for whom rows are read before one more of their joinings waits: with all that may wait they might be
-/// full. Not known before all rows were read once.
+/// The few users who might be full with all that may wait: their rows are exact, and are read before one more of their
+/// joinings waits. Not known before all rows were read once.
 #[derive(Debug, Default)]
 pub(super) struct NearlyFull(Option<BTreeSet<UserId>>);
 
 impl NearlyFull {
     fn note(&mut self, user: &UserId, groups: u32, limit: u32) {
         let Some(users) = &mut self.0 else { return };
-        let (groups, limit) = (groups as usize, limit as usize);
-        // Of a limit that low it is certain without: then every row is read, and would be here.
-        if groups + UNCOUNTED_MAX > limit && !may_be_full_without_row(limit) {
+        if is_nearly_full(groups, limit) {
             users.insert(user.clone());
         } else {
             users.remove(user);
         }
     }
+
+    fn has(&self, user: &UserId) -> bool {
+        self.0.as_ref().is_some_and(|users| users.contains(user))
+    }
+}
+
+/// Whether a user of whom the row says so many groups belongs to those few. Where the limit is so low that anybody might
+/// be full, nobody does.
+fn is_nearly_full(groups: u32, limit: u32) -> bool {
+    let (groups, limit) = (groups as usize, limit as usize);
+    groups + UNCOUNTED_MAX > limit && !may_be_full_without_row(limit)
 }
 
 /// Whether somebody may be full of whom there is no row: its groups are as many as one value has.
@@ -55,8 +72,8 @@ fn may_be_full_without_row(limit: usize) -> bool {
 impl<D: Disk> Indexer<D> {
     /// Whether a user might be full if everything that may wait of it were counted. It costs no look-up.
     pub(super) fn may_be_full(&self, user: &UserId) -> bool {
-        let is_known = |users: &BTreeSet<UserId>| users.contains(user);
-        may_be_full_without_row(self.quota.of(user) as usize) || self.nearly_full.0.as_ref().is_none_or(is_known)
+        let is_unknown = self.nearly_full.0.is_none();
+        is_unknown || self.nearly_full.has(user) || may_be_full_without_row(self.quota.of(user) as usize)
     }
 
     /// The row of a user, if there is one.
@@ -78,6 +95,7 @@ impl<D: Disk> Indexer<D> {
         before: Option<CrowdValue>,
         step: Step,
     ) -> Result<Option<CrowdValue>, IndexError> {
+        let may_be_full = self.may_be_full(user);
         // After a crash the row may be ahead of what is folded again: its last key never goes back.
         let mut last = before.map_or([0; 16], |before| before.last);
         let groups = match (step, before) {
@@ -85,14 +103,17 @@ impl<D: Disk> Indexer<D> {
                 last = last.max(newest.unwrap_or_default());
                 self.count_groups(user)?
             }
-            (Step::Joined | Step::Ended, None) => return Ok(None),
-            (Step::Joined, Some(before)) => before.groups.saturating_add(1),
-            (Step::Ended, Some(before)) => before.groups.saturating_sub(1),
+            (Step::Joined { .. } | Step::Ended { .. }, None) => return Ok(None),
+            (Step::Joined { in_last: true } | Step::Ended { in_last: true }, _) if !may_be_full => return Ok(before),
+            (Step::Joined { .. }, Some(before)) => before.groups.saturating_add(1),
+            (Step::Ended { .. }, Some(before)) => before.groups.saturating_sub(1),
         };
+        let limit = self.quota.of(user);
+        let was_exact = self.nearly_full.has(user) || may_be_full_without_row(limit as usize);
+        let groups = if is_nearly_full(groups, limit) && !was_exact { self.count_groups(user)? } else { groups };
+        self.nearly_full.note(user, groups, limit);
         let after = CrowdValue { groups, last };
         self.overlay.put_in(age, &crowd_key(user), Stored { lsn, value: Value::Crowd(after) });
-        let limit = self.quota.of(user);
-        self.nearly_full.note(user, groups, limit);
         let (was, is) = (before.is_some_and(|before| before.groups >= limit), groups >= limit);
         if was != is {
             self.crowds.push((user.clone(), is.then_some(limit)));

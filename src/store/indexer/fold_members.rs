@@ -143,7 +143,8 @@ impl<D: Disk> Indexer<D> {
             let last = self.split(age, user, &key)?;
             *crowd = self.fold_crowd(age, lsn, user, *crowd, Step::Divided { last })?;
         } else if was_member != is_member(&membership) {
-            let step = if was_member { Step::Ended } else { Step::Joined };
+            let in_last = is_in_last(*crowd, group);
+            let step = if was_member { Step::Ended { in_last } } else { Step::Joined { in_last } };
             *crowd = self.fold_crowd(age, lsn, user, *crowd, step)?;
         }
         Ok(Some(membership))
@@ -193,7 +194,8 @@ impl<D: Disk> Indexer<D> {
             return Ok(());
         }
         if ends {
-            self.fold_crowd(Age::Active, lsn, user, crowd, Step::Ended)?;
+            let in_last = is_in_last(crowd, group);
+            self.fold_crowd(Age::Active, lsn, user, crowd, Step::Ended { in_last })?;
         }
         self.overlay.put(&former_key(group, user), Stored { lsn, value: Value::Former(seq) });
         Ok(())
@@ -323,7 +325,7 @@ impl<D: Disk> Indexer<D> {
         crowd: Option<CrowdValue>,
         group: GroupId,
     ) -> Result<Vec<u8>, IndexError> {
-        if let Some(crowd) = crowd.filter(|crowd| *group.as_bytes() >= crowd.last) {
+        if let Some(crowd) = crowd.filter(|_| is_in_last(crowd, group)) {
             let newest = memberships_key(user, crowd.last);
             if self.overlay.edit_in(age, &newest)?.is_some() {
                 return Ok(newest);
@@ -345,12 +347,17 @@ impl<D: Disk> Indexer<D> {
         let Some(crowd) = crowd else { return Ok(first) };
         let newest = memberships_key(user, crowd.last);
         // Behind a crash the row may tell of a value that was not flushed.
-        if *group.as_bytes() >= crowd.last && self.overlay.contains(&newest)? {
+        if is_in_last(Some(crowd), group) && self.overlay.contains(&newest)? {
             return Ok(newest);
         }
         let nearest = self.overlay.nearest(&first, &memberships_key(user, *group.as_bytes()), Direction::Descending)?;
         Ok(nearest.map_or(first, |(key, _)| key))
     }
+}
+
+/// Whether a group belongs to the last value of a user in many groups.
+fn is_in_last(crowd: Option<CrowdValue>, group: GroupId) -> bool {
+    crowd.is_some_and(|crowd| *group.as_bytes() >= crowd.last)
 }
 
 fn is_member(membership: &MembershipValue) -> bool {

@@ -258,16 +258,27 @@ mod tests {
         rig.indexer.set_quota(GroupQuota { groups_max: 200, ..GroupQuota::default() });
         assert!(rig.indexer.may_be_full(&user("alice")), "no row was read yet");
         rig.indexer.full_users().unwrap();
-        create(&mut rig, 1..=71);
+        create(&mut rig, 1..=64);
         rig.indexer.flush().unwrap();
-        assert!(!rig.indexer.may_be_full(&user("alice")));
-        create(&mut rig, 72..=72);
+        assert!(!rig.indexer.may_be_full(&user("alice")), "its last value is full and was not divided");
+        create(&mut rig, 65..=65);
         rig.indexer.flush().unwrap();
-        assert!(rig.indexer.may_be_full(&user("alice")), "72, 64 in each layer, and one more are 201");
+        assert!(rig.indexer.may_be_full(&user("alice")), "65, 32 in the last value, 64 in each layer");
         assert!(!rig.indexer.may_be_full(&user("carol")));
         assert_eq!(rig.indexer.full_users().unwrap(), []);
         assert!(rig.indexer.may_be_full(&user("bob")), "the same by reading rows");
-        rig.commit(&effect(group(1), 2, 2, "alice", Event::Left { succession: Succession::Unchanged }));
-        assert!(!rig.indexer.may_be_full(&user("alice")), "71 again");
+        let groups = |rig: &Rig| rig.indexer.crowd(&user("alice")).unwrap().unwrap().groups;
+        create(&mut rig, 66..=70);
+        rig.indexer.flush().unwrap();
+        assert_eq!(groups(&rig), 70, "the row of one who is nearly full is exact");
+        for number in 1..=31 {
+            let left = Event::Left { succession: Succession::Unchanged };
+            rig.commit(&effect(group(number), 2, 2, "alice", left));
+        }
+        assert!(!rig.indexer.may_be_full(&user("alice")));
+        assert_eq!(groups(&rig), 39);
+        create(&mut rig, 71..=75);
+        rig.indexer.flush().unwrap();
+        assert_eq!(groups(&rig), 39, "and that of others leaves the last value out");
     }
 }
