@@ -21,13 +21,14 @@ const STEPS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const MEMBERS: u32 = 7;
 /// Users of whom `bench create --offline` makes groups.
 const USERS: u64 = 200_000;
-/// Creates of all rounds that are measured, of so many groups at most; and those by which each warms up, one a client.
+/// Creates that are measured with what the index does behind them, in one go, and as many again until their answers, in
+/// all rounds: of so many groups at most. Each turn warms up by one a client.
 const CREATES_MAX: u32 = 50_000;
 const CLIENTS: u32 = 16;
 /// The clients of what only fills.
 const FILL_CLIENTS: u32 = 64;
 /// Look-ups of a round.
-const LOOK_UPS: usize = 200;
+const LOOK_UPS: usize = 1_000;
 /// CPU that a load has taken when the server is killed in the middle of it: some hundred creates.
 const LOAD_CPU_US: f64 = 100_000.0;
 /// What a target says: with a million groups it costs at most so much as with ten thousand.
@@ -103,10 +104,11 @@ fn steps(groups_max: u32) -> impl Iterator<Item = u32> {
 }
 
 impl Run<'_> {
-    /// Makes groups until there are so many: the last of them are the creates that are measured.
+    /// Makes groups until there are so many: the last of them are the creates that are measured with all that follows. Those
+    /// that are measured until their answers come on top.
     fn grow(&mut self, server: &Server, groups: u32) {
-        let creates = (groups / 4 * 3).min(CREATES_MAX) / ROUNDS;
-        let measured = ROUNDS * (creates + CLIENTS);
+        let creates = (groups / 4 * 3).min(CREATES_MAX);
+        let measured = creates + CLIENTS;
         let others = groups.saturating_sub(self.groups + measured);
         let begun = Instant::now();
         if others > 0 {
@@ -119,11 +121,15 @@ impl Run<'_> {
             self.pictures.rate.put("64 clients, each waiting for its answer", groups, Figure::once(rate));
         }
         say(&format!("{groups} groups: creates"));
+        let create = |count: u32, rounds: u32| {
+            let arguments = format!("--members {MEMBERS} --clients {CLIENTS} --count {count} --rounds {rounds}");
+            bench(server, &format!("create --offline {arguments}"))
+        };
         let used = server.cpu_us();
-        let arguments = format!("--members {MEMBERS} --clients {CLIENTS} --count {creates} --rounds {ROUNDS}");
-        let found = bench(server, &format!("create --offline {arguments}"));
+        create(creates, 1);
         let bytes = server.settle();
         let behind = (server.cpu_us() - used) / f64::from(measured);
+        let found = create(creates / ROUNDS, ROUNDS);
         let Pictures { cpu, memory, disk, .. } = &mut self.pictures;
         cpu.put_bounded("create, until its answer", GROWTH_MAX, groups, found.cpu_us("server", "create"));
         cpu.put("create, raw limit", groups, found.cpu_us("raw", "create"));
@@ -137,7 +143,7 @@ impl Run<'_> {
             Figure::once(float(bytes.journal - self.journal_bytes) / made),
         );
         disk.put("index, of all groups", groups, Figure::once(float(bytes.index) / f64::from(groups)));
-        self.groups = groups;
+        self.groups = groups + creates + ROUNDS * CLIENTS;
     }
 
     fn requests(&mut self, server: &Server, groups: u32) {
@@ -163,6 +169,7 @@ impl Run<'_> {
         }
         times.draw(&mut self.pictures.start, groups, ["listens after a stop", "answers after a stop"]);
         say(&format!("{groups} groups: look-ups"));
+        server.rest();
         let looked_up = Figure::of(shown[1..].chunks_exact(LOOK_UPS).map(|part| look_up(&server, part)).collect());
         self.pictures.cpu.put_bounded("look-up of a group that is not in memory", GROWTH_MAX, groups, looked_up);
         let before = server.settle();

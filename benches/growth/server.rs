@@ -13,6 +13,8 @@ use crate::process::Process;
 
 /// Between two questions whether the index has everything.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+/// CPU that it may take in such a pause when it does nothing, in microseconds.
+const AT_REST_US: f64 = 1_000.0;
 /// How long the index may take to have everything, and an answer may wait behind that.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
@@ -63,6 +65,22 @@ impl Server {
         let text = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("schedstat")).ok();
         let nanoseconds = |text: String| text.split_whitespace().next()?.parse::<f64>().ok();
         threads.filter_map(text).filter_map(nanoseconds).sum::<f64>() / 1e3
+    }
+
+    /// Waits until it does nothing: behind a start it makes a segment ready and looks what is to be cleaned.
+    pub(crate) fn rest(&self) {
+        let mut operator = self.client("root", Role::Operator);
+        let begun = Instant::now();
+        let mut used = self.cpu_us();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "it never rests");
+            operator.next_event(Some(SETTLE_PAUSE)).expect("it runs");
+            let now_used = self.cpu_us();
+            if now_used - used < AT_REST_US {
+                return;
+            }
+            used = now_used;
+        }
     }
 
     /// Written bytes of the journal, as it says itself.
