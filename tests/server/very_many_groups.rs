@@ -227,7 +227,9 @@ impl Run<'_> {
         let most = making.most;
         assert!(most.of("index_backlog_bytes") <= INDEX_BACKLOG_BYTES_MAX + (1 << 20), "the index is too far behind");
         assert!(most.of("commits_pending_bytes") <= PENDING_BYTES_MAX as u64, "changes pile up");
-        assert!(most.of("cache_bytes") <= CACHE_BYTES_MAX as u64, "loaded groups pile up");
+        // The bound holds at the end of a turn, and a turn in which this is asked may have loaded some before.
+        let cache_bytes = most.of("cache_bytes");
+        assert!(cache_bytes <= CACHE_BYTES_MAX as u64 + (1 << 20), "loaded groups pile up: {cache_bytes} B");
     }
 
     fn report_making(&self, server: &Process, time: Duration, making: &mut Making) {
