@@ -51,7 +51,7 @@ impl Formula {
             buffers: value("output_bytes") + value("input_bytes"),
             cache: value("cache_bytes"),
             storage: value("commits_pending_bytes") + 6 * value("index_backlog_bytes"),
-            index: Self::INDEX_CACHE_MAX.min(6 * index_bytes) + 3 * Self::GROUP * groups + value("index_dirty_bytes"),
+            index: Self::INDEX_CACHE_MAX.min(4 * index_bytes) + 3 * Self::GROUP * groups + value("index_dirty_bytes"),
         }
     }
 
